@@ -1,0 +1,68 @@
+"""The same backend over a plain ``requests.Session``: what one would write first.
+
+Keys, stored values and their verification are the package's own; it has no breaker, no retry and no
+``clear()``, so that it does less. Its ``*_many`` and async methods are those that Django gives it.
+"""
+
+import time
+from typing import Any
+
+import requests
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from wire import CACHE, TOKEN, key_base64
+
+from django_momento_http import compressors, serializers
+from django_momento_http.envelope import Envelope
+
+_PREFIX = "requests"
+_COMPRESS_MIN_BYTES = 1024
+_SECONDS = 5.0
+
+
+class RequestsCache(BaseCache):
+    """A cache backend over ``Session.get`` and ``Session.put``."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__({"KEY_PREFIX": _PREFIX})
+        self._url = f"{origin}/cache/{CACHE}"
+        self._session = requests.Session()
+        self._envelope = Envelope(
+            CACHE,
+            _PREFIX,
+            [b"benchmarks"],
+            serializers.find("pickle"),
+            compressors.find("zlib"),
+            _COMPRESS_MIN_BYTES,
+        )
+
+    def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
+        """Return the value, or the default where there is none."""
+        wire_key = key_base64(self.make_and_validate_key(key, version))
+        reply = self._session.get(
+            self._url,
+            params={"key_base64": wire_key},
+            headers={"Authorization": TOKEN},
+            timeout=_SECONDS,
+        )
+        if reply.status_code == 404:
+            return default
+        reply.raise_for_status()
+        return self._envelope.load(self._envelope.open(wire_key, reply.content, time.time()))
+
+    def set(
+        self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """Store the value."""
+        wire_key = key_base64(self.make_and_validate_key(key, version))
+        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        self._session.put(
+            self._url,
+            params={"key_base64": wire_key, "ttl_seconds": str(seconds)},
+            headers={"Authorization": TOKEN},
+            data=self._envelope.seal(wire_key, self._envelope.pack(value, time.time() + seconds)),
+            timeout=_SECONDS,
+        ).raise_for_status()
+
+    def close(self, **_: object) -> None:
+        """Close the connections."""
+        self._session.close()

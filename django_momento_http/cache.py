@@ -1,0 +1,251 @@
+"""The cache backend that ``BACKEND`` names: Django's contract in Django's words.
+
+It knows keys, versions, timeouts and defaults. What each method does with the service is in ``store``;
+here it is called once for threads and once for tasks, because before Django 6.1 the ``a*`` methods of
+``BaseCache`` bypass a backend's own.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.encoding import force_bytes
+
+from .conf import Options, read_options
+from .store import Space, Store, encode_key, shared_store
+
+
+class MomentoCache(BaseCache):
+    """Django's cache, kept in Momento over plain HTTP.
+
+    LOCATION is the Momento cache's name; the README describes OPTIONS. Building one raises
+    ``ImproperlyConfigured``; methods raise ``MomentoError`` only with ON_ERROR "raise". Instances are
+    cheap, because Django makes one per thread and task: those of one configuration share connections
+    and everything else that is worth keeping.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        options = read_options(location, params.get("OPTIONS", {}))
+        self._space = Space(options, str(self.key_prefix), _secrets(options))
+        self._shared = self._find_store()
+
+    def __repr__(self) -> str:
+        return f"<MomentoCache {self._shared!r}>"
+
+    # Reading
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        store = self._store
+        return store.run(store.get(self._wire_key(key, version), default))
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        store = self._store
+        return await store.arun(store.get(self._wire_key(key, version), default))
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        store = self._store
+        return store.run(store.get_many(self._wire_keys(keys, version)))
+
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        store = self._store
+        return await store.arun(store.get_many(self._wire_keys(keys, version)))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        store = self._store
+        return store.run(store.has_key(self._wire_key(key, version)))
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        store = self._store
+        return await store.arun(store.has_key(self._wire_key(key, version)))
+
+    def ttl(self, key: Any, version: int | None = None) -> float | None:
+        """Return the seconds left, None for no expiry, 0 when the key is absent; one request."""
+        store = self._store
+        return store.run(store.ttl(self._wire_key(key, version)))
+
+    async def attl(self, key: Any, version: int | None = None) -> float | None:
+        """See ttl()."""
+        store = self._store
+        return await store.arun(store.ttl(self._wire_key(key, version)))
+
+    # Writing
+
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        store = self._store
+        store.run(store.set(self._wire_key(key, version), value, self._seconds(timeout)))
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        store = self._store
+        await store.arun(store.set(self._wire_key(key, version), value, self._seconds(timeout)))
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        store = self._store
+        names = self._wire_keys(data, version)
+        values = {wire_key: data[key] for wire_key, key in names.items()}
+        failed = store.run(store.set_many(values, self._seconds(timeout)))
+        return [names[wire_key] for wire_key in failed]
+
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        store = self._store
+        names = self._wire_keys(data, version)
+        values = {wire_key: data[key] for wire_key, key in names.items()}
+        failed = await store.arun(store.set_many(values, self._seconds(timeout)))
+        return [names[wire_key] for wire_key in failed]
+
+    def add(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        store = self._store
+        return store.run(store.add(self._wire_key(key, version), value, self._seconds(timeout)))
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        store = self._store
+        wire_key = self._wire_key(key, version)
+        return await store.arun(store.add(wire_key, value, self._seconds(timeout)))
+
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        value = self.get(key, self._missing_key, version)
+        if value is not self._missing_key:
+            return value
+        if callable(default):
+            default = default()
+        store = self._store
+        wire_key = self._wire_key(key, version)
+        return store.run(store.get_or_add(wire_key, default, self._seconds(timeout)))
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        value = await self.aget(key, self._missing_key, version)
+        if value is not self._missing_key:
+            return value
+        if callable(default):
+            default = default()
+        store = self._store
+        wire_key = self._wire_key(key, version)
+        return await store.arun(store.get_or_add(wire_key, default, self._seconds(timeout)))
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        store = self._store
+        return store.run(store.touch(self._wire_key(key, version), self._seconds(timeout)))
+
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        store = self._store
+        return await store.arun(store.touch(self._wire_key(key, version), self._seconds(timeout)))
+
+    def incr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+        store = self._store
+        return store.run(store.incr(self._wire_key(key, version), delta))
+
+    async def aincr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+        store = self._store
+        return await store.arun(store.incr(self._wire_key(key, version), delta))
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        store = self._store
+        old = self.version if version is None else version
+        store.run(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
+        return old + delta
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        store = self._store
+        old = self.version if version is None else version
+        await store.arun(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
+        return old + delta
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        store = self._store
+        return store.run(store.delete(self._wire_key(key, version)))
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        store = self._store
+        return await store.arun(store.delete(self._wire_key(key, version)))
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        store = self._store
+        store.run(store.delete_many(self._wire_keys(keys, version)))
+
+    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        store = self._store
+        await store.arun(store.delete_many(self._wire_keys(keys, version)))
+
+    def clear(self) -> None:
+        store = self._store
+        store.run(store.clear())
+
+    async def aclear(self) -> None:
+        store = self._store
+        await store.arun(store.clear())
+
+    def close(self, **_: Any) -> None:
+        """Keep the connections: Django calls this after every request."""
+
+    async def aclose(self, **_: Any) -> None:
+        """See close()."""
+
+    def stats(self) -> dict[str, object]:
+        """Return what this configuration did in this process: see the README."""
+        return self._store.stats()
+
+    # Keys, timeouts and the shared store
+
+    def _wire_key(self, key: Any, version: int | None) -> str:
+        made = self.make_and_validate_key(key, version=version)
+        try:
+            return encode_key(made.encode())
+        except UnicodeEncodeError:
+            pass
+        # Without the error as its cause, which would show the key.
+        raise InvalidCacheKey("a cache key must be text that UTF-8 can encode; it has a surrogate")
+
+    def _wire_keys(self, keys: Iterable[Any], version: int | None) -> dict[str, Any]:
+        return {self._wire_key(key, version): key for key in keys}
+
+    def _seconds(self, timeout: Any) -> Any:
+        return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+
+    @property
+    def _store(self) -> Store:
+        if self._shared.is_closed:
+            self._shared = self._find_store()
+        return self._shared
+
+    def _find_store(self) -> Store:
+        try:
+            return shared_store(self._space)
+        except OSError as error:
+            problem = f"CA_BUNDLE cannot be used ({type(error).__name__})"
+        raise ImproperlyConfigured(
+            f"Momento cache {self._space.options.location!r}: {problem};"
+            " it must be a file of PEM certificates"
+        )
+
+
+def _secrets(options: Options) -> tuple[bytes, ...]:
+    """Return the keys of the value signature: the first signs, all verify."""
+    if options.signing_key is not None:
+        return (options.signing_key.encode(),)
+    return tuple(force_bytes(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))

@@ -1,0 +1,381 @@
+"""Bytes in, bytes out: get, set and delete of one Momento cache, with retry, breaker and token.
+
+What went wrong is returned in the value's place as a MomentoError, so that one failed key loses no
+other. It knows the service's API, and nothing of Django or of what the bytes mean.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .calls import Answer, Call
+from .conf import Options
+from .counters import Counters
+from .exceptions import (
+    AccessDenied,
+    BadRequest,
+    CacheNotFound,
+    CircuitOpen,
+    MomentoError,
+    RateLimited,
+    ServiceFailed,
+    TimedOut,
+    TransportError,
+)
+from .failures import Breaker, RetryBudget, may_retry
+from .process import PerProcess
+from .replies import Body, Reply
+from .tokens import TokenSource
+from .transport import Origin, Transport
+
+logger = logging.getLogger("django_momento_http")
+
+# "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
+# takes is never refused here, and what it refuses is a 400.
+_ITEM_LIMIT = 5 * 1024 * 1024
+# Trouble with this account or cache; the service itself is well.
+_ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
+
+# The bytes, None when there are none (or none were asked for), or what went wrong.
+Outcome = Body | None | MomentoError
+
+
+class Operation(NamedTuple):
+    """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds."""
+
+    method: str
+    key: str
+    body: Body | None = None
+    ttl: int = 0
+
+    @classmethod
+    def get(cls, key: str) -> "Operation":
+        """Ask for the bytes under a key."""
+        return cls("GET", key)
+
+    @classmethod
+    def set(cls, key: str, body: Body, ttl: int) -> "Operation":
+        """Store bytes under a key for ``ttl`` seconds."""
+        return cls("PUT", key, body, ttl)
+
+    @classmethod
+    def delete(cls, key: str) -> "Operation":
+        """Remove a key."""
+        return cls("DELETE", key)
+
+    @property
+    def key_size(self) -> int:
+        """How many bytes the key has; on the wire it stands in Base64."""
+        return len(self.key) * 3 // 4
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    origin: Origin
+    request_timeout: float
+
+
+class Service:
+    """What all clients of one endpoint share: connections, breaker and retry budget."""
+
+    def __init__(self, endpoint: _Endpoint) -> None:
+        self.transport = Transport(endpoint.origin)
+        self.retries = RetryBudget()
+        self.breaker = _breaker(endpoint.request_timeout, endpoint.origin.endpoint)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.transport.close()
+
+
+_SERVICES: PerProcess[_Endpoint, Service] = PerProcess(Service, Service.close)
+
+
+def _breaker(deadline: float, name: str) -> Breaker:
+    def log(old: str, new: str) -> None:
+        logger.warning("Momento at %s: breaker %s, was %s", name, new, old)
+
+    return Breaker(deadline, on_change=log)
+
+
+class _Attempt(Call):
+    """One operation on its way: its request, and what is needed to judge the answer."""
+
+    __slots__ = ("has_new_token", "is_retry", "operation", "started", "tag", "tickets")
+
+    def __init__(
+        self, operation: Operation, path: str, deadline: float, patience: float, tag: object
+    ) -> None:
+        ttl = f"&ttl_seconds={operation.ttl}" if operation.method == "PUT" else ""
+        super().__init__(
+            operation.method,
+            f"{path}{operation.key}{ttl}",
+            operation.body,
+            deadline=deadline,
+            patience=patience,
+        )
+        self.operation = operation
+        self.tag = tag
+        self.is_retry = False
+        self.has_new_token = False
+        self.tickets = (0, 0)
+        self.started = 0.0
+
+
+class MomentoClient:
+    """One Momento cache as this process uses it; safe under threads."""
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._location = options.location
+        self._path = f"/cache/{options.location}?key_base64="
+        self._patience = options.request_timeout
+        self._width = options.max_connections
+        self._service = _SERVICES.get(
+            _Endpoint(
+                Origin(
+                    endpoint=options.endpoint,
+                    connect_timeout=options.connect_timeout,
+                    max_connections=options.max_connections,
+                    proxy=options.proxy,
+                    ca_bundle=options.ca_bundle,
+                ),
+                options.request_timeout,
+            )
+        )
+        self._account = _breaker(options.request_timeout, f"cache {options.location!r}")
+        self._token = TokenSource(options.token)
+        self.counters = Counters()
+
+    def __repr__(self) -> str:
+        return f"<MomentoClient {self._location!r} {self._service.breaker!r} {self._account!r}>"
+
+    def stats(self) -> dict[str, object]:
+        """Return the counters, and the state of the breaker that keeps requests back, if one does."""
+        breakers = (self._service.breaker, self._account)
+        states = [breaker.state for breaker in breakers if breaker.state != "closed"]
+        return {
+            **self.counters.snapshot(),
+            "breaker": states[0] if states else "closed",
+            "breaker_openings": sum(breaker.openings for breaker in breakers),
+        }
+
+    def deadline(self, count: int, began: float) -> float:
+        """Return by when so many operations, begun then and under way at once, must have ended."""
+        return began + self._patience * max(1, -(-count // self._width))
+
+    def run(self, operation: Operation, deadline: float) -> Outcome:
+        """Carry out one operation and return what came of it."""
+        attempt = self.attempt(operation, deadline)
+        while True:
+            refused = self.admit(attempt)
+            if refused is not None:
+                return refused
+            outcome = self.settle(attempt, self._service.transport.exchange(attempt))
+            if not isinstance(outcome, _Attempt):
+                return outcome
+
+    def batch(self) -> "Batch":
+        """Return an empty batch, for operations that are to be under way at once."""
+        return Batch(self, self._service.transport)
+
+    def attempt(self, operation: Operation, deadline: float, tag: object = None) -> _Attempt:
+        """Return the operation, ready to be admitted."""
+        return _Attempt(operation, self._path, deadline, self._patience, tag)
+
+    def admit(self, attempt: _Attempt) -> MomentoError | None:
+        """Make the attempt ready to be sent, or return why it must not be."""
+        refused = self._refusal(attempt)
+        if refused is not None:
+            self.counters.failed(refused.kind, was_sent=False)
+        return refused
+
+    def _refusal(self, attempt: _Attempt) -> MomentoError | None:
+        body = attempt.operation.body
+        if body is not None and len(body) + attempt.operation.key_size > _ITEM_LIMIT:
+            return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
+        attempt.started = self._clock()
+        left = attempt.deadline - attempt.started
+        if left <= 0:
+            return TimedOut("no time was left for it", kind="no_time")
+        account = self._account.admit()
+        if account is None:
+            return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
+        service = self._service.breaker.admit()
+        if service is None:
+            self._account.record(account, CircuitOpen(), 0.0)
+            return CircuitOpen("not attempted after trouble with the service")
+        attempt.tickets = account, service
+        return self._authorize(attempt, left)
+
+    def _authorize(self, attempt: _Attempt, left: float) -> MomentoError | None:
+        if attempt.has_new_token:
+            return None
+        try:
+            attempt.authorization = self._token.current(left)
+        except AccessDenied as error:
+            denied = error.with_traceback(None)
+        else:
+            return None
+        account, service = attempt.tickets
+        self._account.record(account, denied, 0.0)
+        self._service.breaker.record(service, CircuitOpen(), 0.0)
+        return denied
+
+    def settle(self, attempt: _Attempt, answer: Answer) -> "Outcome | _Attempt":
+        """Return what an answer means; the attempt itself when it is to be sent again."""
+        elapsed = self._clock() - attempt.started
+        outcome = _outcome(attempt.method, answer)
+        if not attempt.is_retry:
+            self._service.retries.earn()
+        if not isinstance(outcome, MomentoError):
+            self._record(attempt, None, elapsed)
+            sent = len(attempt.body) if attempt.body is not None else 0
+            received = len(outcome) if outcome is not None else 0
+            self.counters.moved(sent, received, attempt.operation.key_size)
+            return outcome
+        outcome.elapsed = elapsed
+        self.counters.failed(outcome.kind)
+        if self._renew_token(attempt, outcome):
+            self._account.record(attempt.tickets[0], CircuitOpen(), 0.0)
+            self._service.breaker.record(attempt.tickets[1], None, elapsed)
+            return attempt
+        self._record(attempt, outcome, elapsed)
+        return attempt if self._try_again(attempt, outcome) else outcome
+
+    def _record(self, attempt: _Attempt, error: MomentoError | None, elapsed: float) -> None:
+        account, service = attempt.tickets
+        if isinstance(error, _ACCOUNT_ERRORS):
+            self._account.record(account, error, elapsed)
+            self._service.breaker.record(service, None, elapsed)
+            return
+        # Where no answer came, nothing is known of the account.
+        unknown = CircuitOpen() if error is not None and error.transient else None
+        self._account.record(account, unknown, elapsed)
+        self._service.breaker.record(service, error, elapsed)
+
+    def _renew_token(self, attempt: _Attempt, error: MomentoError) -> bool:
+        if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:
+            return False
+        try:
+            token = self._token.renew(attempt.authorization, attempt.deadline - self._clock())
+        except AccessDenied:
+            return False
+        if token is None:
+            return False
+        attempt.authorization = token
+        attempt.has_new_token = True
+        return True
+
+    def _try_again(self, attempt: _Attempt, error: MomentoError) -> bool:
+        left = attempt.deadline - self._clock()
+        if attempt.is_retry or not may_retry(error, left, self._patience):
+            return False
+        if not self._service.retries.spend():
+            return False
+        self.counters.retried()
+        attempt.is_retry = attempt.fresh = True
+        return True
+
+
+class Batch:
+    """Operations under way at once; more may be added while the outcomes come."""
+
+    def __init__(self, client: MomentoClient, transport: Transport) -> None:
+        self._client = client
+        self._transport = transport
+        self._pending: deque[_Attempt] = deque()
+        self._settled: list[tuple[Any, Outcome]] = []
+
+    def add(self, operation: Operation, deadline: float, tag: object) -> None:
+        """Put an operation under way; its outcome comes with the tag."""
+        self._pending.append(self._client.attempt(operation, deadline, tag))
+
+    def outcomes(self) -> Iterator[list[tuple[Any, Outcome]]]:
+        """Yield lists of (tag, outcome) as they come, until nothing is under way."""
+        while self._pending or self._settled:
+            for answers in self._transport.exchange_many(self._next):
+                self._settle(answers)
+                yield from self._drain()
+            yield from self._drain()
+
+    def _next(self) -> Call | None:
+        while self._pending:
+            attempt = self._pending.popleft()
+            refused = self._client.admit(attempt)
+            if refused is None:
+                return attempt
+            self._settled.append((attempt.tag, refused))
+        return None
+
+    def _settle(self, answers: list[tuple[Call, Answer]]) -> None:
+        for attempt, answer in answers:
+            assert isinstance(attempt, _Attempt)  # noqa: S101 - only attempts are handed down
+            outcome = self._client.settle(attempt, answer)
+            if isinstance(outcome, _Attempt):
+                self._pending.appendleft(outcome)
+            else:
+                self._settled.append((attempt.tag, outcome))
+
+    def _drain(self) -> Iterator[list[tuple[Any, Outcome]]]:
+        if self._settled:
+            settled, self._settled = self._settled, []
+            yield settled
+
+
+_CLIENTS: PerProcess[Options, MomentoClient] = PerProcess(MomentoClient)
+
+
+def shared_client(options: Options) -> MomentoClient:
+    """Return this process's client for a configuration."""
+    return _CLIENTS.get(options)
+
+
+def forget_endpoint(endpoint: str) -> None:
+    """Close this process's connections to an endpoint that is no more, such as a test's server."""
+    _CLIENTS.drop(lambda options: options.endpoint == endpoint)
+    _SERVICES.drop(lambda key: key.origin.endpoint == endpoint)
+
+
+def _outcome(method: str, answer: Answer) -> Outcome:
+    """Return what an answer means for this method (HTTP API, Response)."""
+    if isinstance(answer, MomentoError):
+        return answer
+    status = answer.status
+    if status in (200, 204, 404) and b"content-encoding" in answer.headers:
+        return TransportError("an answer in a content encoding was not asked for", kind="unusable")
+    if status == 200 and method == "GET":
+        return answer.body
+    if status == 204 and method != "GET":
+        return None
+    if status == 404:
+        return _not_found(method, answer.body.lower())
+    return _error(status, answer)
+
+
+def _not_found(method: str, body: Body) -> Outcome:
+    # The specification names the two texts, not the form of the body around them.
+    if b"cache not found" in body:
+        return CacheNotFound("there is no such cache", status=404)
+    if b"key not found" in body and method != "PUT":
+        return None
+    return TransportError("a 404 that is not the service's", kind="unusable")
+
+
+def _error(status: int, reply: Reply) -> MomentoError:
+    if status in (400, 413):
+        return BadRequest(f"the service refused the request ({status})", status=status)
+    if status == 401:
+        return AccessDenied("the token is invalid or expired (401)", status=status)
+    if status == 403:
+        return AccessDenied("the token does not permit this (403)", status=status)
+    if status == 429:
+        retry_after = reply.headers.get(b"retry-after", b"")
+        seconds = float(retry_after) if retry_after.isdigit() else 0.0
+        return RateLimited("the account's limit is used up (429)", retry_after=seconds)
+    if status >= 500:
+        return ServiceFailed(f"the service failed ({status})", status=status)
+    return TransportError(f"an answer of status {status} was not expected", kind="unusable")

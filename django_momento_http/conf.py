@@ -1,0 +1,338 @@
+"""OPTIONS and the environment, read once into one frozen ``Options``.
+
+``RULES`` is the one list of what may be set. It knows what settings mean, not what is
+done with them: no connection, no request, and no file but the existence of CA_BUNDLE.
+"""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from django.core.exceptions import ImproperlyConfigured
+
+from . import compressors, parsers, serializers
+from .compressors import Compressor
+from .credentials import Credential, parse_token, split_token
+from .endpoints import is_plain_to_elsewhere, parse_endpoint, parse_proxy
+from .regions import ENDPOINTS
+from .registry import Coded
+from .serializers import Serializer
+
+__all__ = ["RULES", "Credential", "Options", "Rule", "read_options", "split_token"]
+
+_LOCATION = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._~-]+")
+_ABOVE_ZERO = math.ulp(0.0)
+# Long enough for any network; short enough that milliseconds given for seconds are noticed.
+_LONGEST_TIMEOUT = 60
+_A_TIMEOUT = f"a number of seconds above 0, at most {_LONGEST_TIMEOUT}"
+_MOST_CONNECTIONS = 1024
+# 68 years in seconds, and the largest number that a service could keep in a signed 32-bit field.
+_LONGEST_TTL = 2**31 - 1
+# Django's Redis backend takes these two without a meaning, too.
+_WITHOUT_MEANING = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
+_BESIDE_OPTIONS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "LOCATION", "TIMEOUT", "VERSION"})
+_MOST_REMEMBERED = 128
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that is configured for one LOCATION."""
+
+    location: str
+    endpoint: str
+    token: str | Callable[[], str] = field(repr=False)
+    proxy: str | None = field(repr=False)
+    ca_bundle: str | None
+    on_error: Literal["miss", "raise"]
+    request_timeout: float
+    connect_timeout: float
+    max_connections: int
+    max_ttl: int | None
+    serializer: Coded[Serializer]
+    compressor: Coded[Compressor] | None
+    compress_min_bytes: int
+    signing_key: str | None = field(repr=False)
+    clear_max_age: float | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One option; ``parse`` returns what a value means, or its ValueError says what is wrong."""
+
+    name: str
+    default: object
+    parse: Callable[[Any], Any]
+    meaning: str
+    environment: str | None = None
+
+
+def read_options(
+    location: str, options: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> Options:
+    """Return what OPTIONS and the environment say; ImproperlyConfigured says what is wrong."""
+    try:
+        return _recall(location, options, environ)
+    except ValueError as error:
+        problem = f"Momento cache {_shown_location(location)}: {error}"
+    # A debug page prints the locals of the frame that raises, and OPTIONS holds secrets.
+    del location, options, environ
+    raise ImproperlyConfigured(problem)
+
+
+def _recall(location: str, options: Mapping[str, object], environ: Mapping[str, str]) -> Options:
+    given = _by_name(options)
+    inherited = _inherited(given, environ)
+    try:
+        return _remembered(location, inherited, tuple(given), *given.values())
+    except TypeError:  # a value that cannot be hashed
+        return _read(location, inherited, tuple(given), *given.values())
+
+
+def _by_name(options: Mapping[str, object]) -> dict[str, object]:
+    try:
+        names = tuple(map(str.upper, options))
+    except TypeError:
+        raise ValueError("OPTIONS must have strings for names") from None
+    given = dict(zip(names, options.values(), strict=True))
+    if len(given) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} is given more than once, in different cases; keep one")
+    return given
+
+
+def _inherited(
+    given: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """Return (option, value) from the variables that count.
+
+    OPTIONS wins over a variable, and the endpoint over the region. Reading one costs a microsecond.
+    """
+    found: tuple[tuple[str, str], ...] = ()
+    if given.get("TOKEN") is None and (token := environ.get("MOMENTO_API_KEY")):
+        found = (("TOKEN", token),)
+    if given.get("ENDPOINT") is None and given.get("REGION") is None:
+        if endpoint := environ.get("MOMENTO_ENDPOINT"):
+            found += (("ENDPOINT", endpoint),)
+        elif region := environ.get("MOMENTO_REGION"):
+            found += (("REGION", region),)
+    return found
+
+
+def _read(
+    location: str,
+    inherited: tuple[tuple[str, str], ...],
+    names: tuple[str, ...],
+    *values: object,
+) -> Options:
+    if not isinstance(location, str) or not _LOCATION.fullmatch(location):
+        raise ValueError(
+            "LOCATION must be the name of a Momento cache: ASCII letters, digits and any of - . _ ~"
+        )
+    _check_names(names)
+    given = dict(zip(names, values, strict=True))
+    parsed = {rule.name: _parsed(rule, given, dict(inherited)) for rule in RULES}
+    return _combine(location, parsed, connect_timeout_given="CONNECT_TIMEOUT" in given)
+
+
+# Django makes a backend per thread and per task, so this is on the way of requests. The types of
+# the values count, because True == 1 == 1.0.
+_remembered = lru_cache(_MOST_REMEMBERED, typed=True)(_read)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    known = [rule.name for rule in RULES]
+    for name in names:
+        if name in _BESIDE_OPTIONS:
+            raise ValueError(f"{name} is no option; write it beside OPTIONS, not inside")
+        if name not in known and name not in _WITHOUT_MEANING:
+            raise ValueError(
+                f"{parsers.shown(name)} is not a known option; {parsers.suggestion(name, known)}"
+            )
+
+
+def _parsed(rule: Rule, given: Mapping[str, object], inherited: Mapping[str, str]) -> Any:
+    value, source = given.get(rule.name, rule.default), rule.name
+    if value is None and rule.environment is not None:
+        value, source = inherited.get(rule.name), f"{rule.name} (from {rule.environment})"
+        if value is None:
+            return None
+    try:
+        return rule.parse(value)
+    except ValueError as error:
+        problem = str(error)
+    raise ValueError(f"{source} {problem}")
+
+
+def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bool) -> Options:
+    token = parsed["TOKEN"]
+    if token is None:
+        raise ValueError(
+            "TOKEN is missing; set it in OPTIONS, or MOMENTO_API_KEY in the environment"
+        )
+    return Options(
+        location=location,
+        endpoint=_endpoint(parsed, token.endpoint if isinstance(token, Credential) else None),
+        token=token.secret if isinstance(token, Credential) else token,
+        proxy=parsed["PROXY"],
+        ca_bundle=parsed["CA_BUNDLE"],
+        on_error=parsed["ON_ERROR"],
+        request_timeout=parsed["REQUEST_TIMEOUT"],
+        connect_timeout=_connect_timeout(parsed, is_given=connect_timeout_given),
+        max_connections=parsed["MAX_CONNECTIONS"],
+        max_ttl=parsed["MAX_TTL"],
+        serializer=parsed["SERIALIZER"],
+        compressor=parsed["COMPRESSOR"],
+        compress_min_bytes=parsed["COMPRESS_MIN_BYTES"],
+        signing_key=parsed["SIGNING_KEY"],
+        clear_max_age=parsed["CLEAR_MAX_AGE"],
+    )
+
+
+def _endpoint(parsed: Mapping[str, Any], endpoint_of_key: str | None) -> str:
+    """Return where requests go: ENDPOINT, else what the v1 key and REGION agree on."""
+    endpoint: str | None = parsed["ENDPOINT"]
+    if endpoint is not None:
+        if is_plain_to_elsewhere(endpoint) and not parsed["ALLOW_PLAIN_HTTP"]:
+            raise ValueError(
+                "ENDPOINT must begin with https://, because plain http shows the token to the"
+                " network; ALLOW_PLAIN_HTTP permits it"
+            )
+        return endpoint
+    of_region: str | None = parsed["REGION"]
+    if endpoint_of_key and of_region and endpoint_of_key != of_region:
+        raise ValueError(
+            "REGION and TOKEN contradict each other: the v1 key belongs to another endpoint;"
+            " correct or remove REGION, or set ENDPOINT"
+        )
+    if found := endpoint_of_key or of_region:
+        return found
+    raise ValueError(
+        "REGION is missing, and so is ENDPOINT;"
+        " set one of them in OPTIONS, or MOMENTO_REGION or MOMENTO_ENDPOINT in the environment"
+    )
+
+
+def _connect_timeout(parsed: Mapping[str, Any], *, is_given: bool) -> float:
+    connect: float = parsed["CONNECT_TIMEOUT"]
+    request: float = parsed["REQUEST_TIMEOUT"]
+    if is_given and connect > request:
+        raise ValueError(
+            f"CONNECT_TIMEOUT ({connect:g}) must not be above REQUEST_TIMEOUT ({request:g})"
+        )
+    return min(connect, request)
+
+
+def _shown_location(location: object) -> str:
+    # A cache URL taken apart by another library leaves "user:password@host" here.
+    return "(LOCATION not shown)" if "@" in str(location) else parsers.shown(location)
+
+
+RULES = (
+    Rule(
+        "REGION",
+        None,
+        parsers.one_of(ENDPOINTS),
+        "the region of the cache: a row of the regions table",
+        "MOMENTO_REGION",
+    ),
+    Rule(
+        "ENDPOINT",
+        None,
+        parse_endpoint,
+        "a full URL, or the bare host of a cell; wins over REGION",
+        "MOMENTO_ENDPOINT",
+    ),
+    Rule("ALLOW_PLAIN_HTTP", False, parsers.flag, "permit plain http to another host"),
+    Rule(
+        "PROXY",
+        None,
+        parsers.or_none(parse_proxy),
+        "URL of an HTTP proxy to tunnel through",
+    ),
+    Rule(
+        "CA_BUNDLE",
+        None,
+        parsers.or_none(parsers.file),
+        "path of a certificate bundle instead of the one requests ships",
+    ),
+    Rule(
+        "TOKEN",
+        None,
+        parse_token,
+        "an API key, a callable without arguments that returns one, or a dotted path to one",
+        "MOMENTO_API_KEY",
+    ),
+    Rule(
+        "ON_ERROR",
+        "miss",
+        parsers.one_of({"miss": "miss", "raise": "raise"}),
+        "trouble with the service is a miss and a log line, or a MomentoError",
+    ),
+    Rule(
+        "REQUEST_TIMEOUT",
+        1.0,
+        parsers.seconds(_A_TIMEOUT, _ABOVE_ZERO, _LONGEST_TIMEOUT),
+        "seconds that one operation may take in all",
+    ),
+    Rule(
+        "CONNECT_TIMEOUT",
+        0.5,
+        parsers.seconds(_A_TIMEOUT, _ABOVE_ZERO, _LONGEST_TIMEOUT),
+        "seconds of those for connecting",
+    ),
+    Rule(
+        "MAX_CONNECTIONS",
+        64,
+        parsers.whole(f"a whole number from 1 to {_MOST_CONNECTIONS}", 1, _MOST_CONNECTIONS),
+        "sockets kept per process and endpoint",
+    ),
+    Rule(
+        "MAX_TTL",
+        86400,
+        parsers.or_none(
+            parsers.whole(
+                f"a whole number of seconds from 1 to {_LONGEST_TTL}, or None", 1, _LONGEST_TTL
+            )
+        ),
+        "longest time to live, in seconds, that the cache takes; None: unbounded",
+    ),
+    Rule(
+        "SERIALIZER",
+        "pickle",
+        parsers.named("'pickle', 'json' or a dotted path to a class", serializers.find),
+        "how values become bytes: 'pickle', 'json' or a dotted path",
+    ),
+    Rule(
+        "COMPRESSOR",
+        "zlib",
+        parsers.or_none(
+            parsers.named("'zlib', 'zstd', a dotted path to a class, or None", compressors.find)
+        ),
+        "how bytes become fewer: 'zlib', 'zstd', a dotted path, or None",
+    ),
+    Rule(
+        "COMPRESS_MIN_BYTES",
+        1024,
+        parsers.whole("a whole number of bytes, 0 or more", 0, sys.maxsize),
+        "smaller payloads are stored as they are",
+    ),
+    Rule(
+        "SIGNING_KEY",
+        None,
+        parsers.or_none(parsers.secret),
+        "secret for the value signature; None: from SECRET_KEY",
+    ),
+    Rule(
+        "CLEAR_MAX_AGE",
+        10,
+        parsers.or_none(
+            parsers.seconds("a number of seconds, 0 or more, or None", 0, sys.float_info.max)
+        ),
+        "seconds a process trusts its copy of the clear marker; 0: none, None: no clear()",
+    ),
+)

@@ -1,0 +1,352 @@
+"""One keep-alive connection: a request's bytes out, one parsed reply back.
+
+Everything that may have to wait is a generator that yields the poll events it waits for and is sent
+the events that came, 0 when its time is up; whoever drives it owns the clock. So the same steps serve
+one request or many at once. It knows nothing of caches, tokens or retries.
+"""
+
+import errno
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from httptools import HttpParserError, HttpParserUpgrade
+
+from .exceptions import ConnectFailed, MomentoError, TimedOut, TransportError
+from .polling import READ, WRITE, new_poll
+from .replies import (
+    BODY_LIMIT,
+    CHUNKED_LIMIT,
+    ERROR_BODY_LIMIT,
+    HEAD_LIMIT,
+    Body,
+    Reply,
+    ReplyParser,
+)
+
+A = TypeVar("A")
+T = TypeVar("T")
+Steps = Generator[int, int, T]
+Address = tuple[socket.AddressFamily, Any]
+
+_READ_SIZE = 64 * 1024
+# Below this, one copy costs less than a second system call.
+_JOIN_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to reach the one origin that a transport speaks to."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    connect_timeout: float
+    tunnel: bool = False
+    proxy_credentials: str = field(default="", repr=False)
+
+    @property
+    def authority(self) -> str:
+        """``host:port``, as CONNECT and Host want it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Connection:
+    """A socket that is opened by its first request and may be used again after a whole reply."""
+
+    __slots__ = (
+        "_addresses",
+        "_poll",
+        "_registered",
+        "_remember_session",
+        "_route",
+        "_session",
+        "_sock",
+        "clock",
+        "idle_since",
+        "reusable",
+        "until",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        addresses: Callable[[float], Sequence[Address]],
+        clock: Callable[[], float],
+        session: ssl.SSLSession | None = None,
+        remember_session: Callable[[ssl.SSLSession], None] = lambda _: None,
+    ) -> None:
+        self._route = route
+        self._addresses = addresses
+        self._session = session
+        self._remember_session = remember_session
+        self._sock: Any = None
+        self._poll = new_poll()
+        self._registered = (-1, 0)
+        self.clock = clock
+        self.idle_since = 0.0
+        self.reusable = False
+        self.until = float("inf")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent without connecting first."""
+        return self._sock is not None and self.until == float("inf")
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 when there is none."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    def is_quiet(self) -> bool:
+        """Whether the idle peer has neither closed nor said anything unasked."""
+        return self.wait(READ, 0.0) == 0
+
+    def wait(self, events: int, seconds: float) -> int:
+        """Wait for the events and return those that came, 0 when none did in time."""
+        wanted = (self._sock.fileno(), events)
+        if wanted != self._registered:
+            self._register(wanted)
+        ready = self._poll.poll(seconds * 1000)
+        return ready[0][1] if ready else 0
+
+    def _register(self, wanted: tuple[int, int]) -> None:
+        if self._registered[0] != wanted[0]:
+            self._poll = new_poll()
+        self._poll.register(*wanted)
+        self._registered = wanted
+
+    def close(self) -> None:
+        """Close the socket; harmless in a forked child, where it is the parent's."""
+        sock, self._sock = self._sock, None
+        self.reusable = False
+        if sock is not None:
+            sock.close()
+
+    def request(self, head: bytes, body: Body | None, deadline: float) -> Steps[Reply]:
+        """Send one request and return its whole reply; raise a TransportError."""
+        self.reusable = False
+        error: MomentoError
+        try:
+            if self._sock is None:
+                yield from self._open(deadline)
+            whole = yield from self._send(head, body)
+            reply, keep_alive = yield from self._receive()
+        except MomentoError as known:
+            error = known
+        except ssl.SSLError as broken:
+            error = TransportError(f"TLS failed ({type(broken).__name__})", kind="tls")
+        except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
+            error = TransportError(f"the connection broke ({type(broken).__name__})")
+        else:
+            self.reusable = keep_alive and whole
+            return reply
+        # Outside the except block: what went wrong below may hold what nobody should read.
+        raise error
+
+    # Opening
+
+    def _open(self, deadline: float) -> Steps[None]:
+        now = self.clock()
+        limit = min(deadline, now + self._route.connect_timeout)
+        try:
+            yield from self._connect(self._addresses(limit - now), limit)
+            self.until = limit
+            if self._route.tunnel:
+                yield from self._open_tunnel()
+            if self._route.tls is not None:
+                yield from self._shake_hands(self._route.tls)
+            self.until = float("inf")
+            return
+        except ConnectFailed as known:
+            error = known
+        except TimedOut:
+            error = ConnectFailed("no connection in time", kind="connect_timeout")
+        except ssl.SSLCertVerificationError as refused:
+            error = ConnectFailed(f"TLS: {refused.verify_message}", kind="tls")
+        except ssl.SSLError as broken:
+            error = ConnectFailed(f"TLS failed ({type(broken).__name__})", kind="tls")
+        except (OSError, HttpParserError, ValueError) as broken:
+            error = ConnectFailed(f"no connection ({type(broken).__name__})")
+        self.close()
+        raise error
+
+    def _connect(self, addresses: Sequence[Address], limit: float) -> Steps[None]:
+        failure = "no address"
+        for index, (family, address) in enumerate(addresses):
+            now = self.clock()
+            # One address that swallows packets must not use up the time of the next.
+            last = index == len(addresses) - 1
+            self.until = limit if last else now + (limit - now) / 2
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            self._sock = sock
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.connect(address)
+            except BlockingIOError:
+                ready = yield WRITE
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if ready else None
+            except OSError as refused:
+                code = refused.errno
+            else:
+                code = 0
+            if code == 0:
+                return
+            self.close()
+            failure = "no answer in time" if code is None else errno.errorcode.get(code, str(code))
+        raise ConnectFailed(f"no connection ({failure})")
+
+    def _open_tunnel(self) -> Steps[None]:
+        head = f"CONNECT {self._route.authority} HTTP/1.1\r\nHost: {self._route.authority}\r\n"
+        if self._route.proxy_credentials:
+            login = b64encode(self._route.proxy_credentials.encode()).decode()
+            head += f"Proxy-Authorization: Basic {login}\r\n"
+        yield from self._send(f"{head}\r\n".encode(), None)
+        parser = ReplyParser()
+        received = 0
+        while parser.status == 0 and received < HEAD_LIMIT:
+            data = yield from self._read()
+            received += len(data)
+            parser.feed(data)
+        if not 200 <= parser.status < 300:
+            raise ConnectFailed(f"the proxy answered {parser.status} to CONNECT", kind="proxy")
+        if parser.received or parser.surplus:
+            raise ConnectFailed("the proxy spoke before the tunnel was used", kind="proxy")
+
+    def _shake_hands(self, context: ssl.SSLContext) -> Steps[None]:
+        self._sock = context.wrap_socket(
+            self._sock,
+            do_handshake_on_connect=False,
+            server_hostname=self._route.host,
+            session=self._session,
+        )
+        while True:
+            try:
+                self._sock.do_handshake()
+            except ssl.SSLWantReadError:
+                wanted = READ
+            except ssl.SSLWantWriteError:
+                wanted = WRITE
+            else:
+                return
+            if not (yield wanted):
+                raise TimedOut("no TLS handshake in time")
+
+    # One exchange
+
+    def _send(self, head: bytes, body: Body | None) -> Steps[bool]:
+        """Send everything and return True; False when the peer answered or left before the end."""
+        if body is None:
+            parts: tuple[Body, ...] = (head,)
+        elif len(body) <= _JOIN_LIMIT:
+            parts = (head + body,)
+        else:
+            parts = (head, body)
+        for part in parts:
+            if not (yield from self._send_part(part)):
+                return False
+        return True
+
+    def _send_part(self, part: Body) -> Steps[bool]:
+        view = memoryview(part)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+                continue
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                # An answer that comes before the end of the request is its refusal. Under TLS a
+                # readable socket says nothing: it may be a session ticket.
+                wanted = WRITE if self._route.tls is not None else WRITE | READ
+            except ssl.SSLWantReadError:
+                wanted = READ
+            except (BrokenPipeError, ConnectionResetError):
+                return False
+            ready = yield wanted
+            if not ready:
+                raise TimedOut("the request could not be sent in time")
+            if wanted == WRITE | READ and not ready & WRITE:
+                return False
+        return True
+
+    def _take(self, receive: Callable[[A], T], wanted: A) -> Steps[T]:
+        """Return what ``receive(wanted)`` gives of the socket, once there is something."""
+        while True:
+            if not self._pending() and not (yield READ):
+                raise TimedOut("no whole answer in time")
+            try:
+                taken = receive(wanted)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            if not taken:
+                raise TransportError("the connection was closed before a whole answer arrived")
+            return taken
+
+    def _read(self) -> Steps[bytes]:
+        data: bytes = yield from self._take(self._sock.recv, _READ_SIZE)
+        return data
+
+    def _pending(self) -> bool:
+        return self._route.tls is not None and self._sock.pending() > 0
+
+    def _receive(self) -> Steps[tuple[Reply, bool]]:
+        parser = ReplyParser()
+        head = 0
+        while parser.status == 0:
+            data = yield from self._read()
+            head += len(data)
+            parser.feed(data)
+            if parser.status == 0 and head > HEAD_LIMIT:
+                raise TransportError("the answer's headers have no end", kind="unusable")
+        if not parser.is_framed:
+            raise TransportError("an answer without a length cannot be told from a broken one")
+        if parser.status != 200:
+            body: Body = yield from self._receive_error(parser)
+        elif parser.length is None:
+            body = yield from self._receive_chunks(parser)
+        else:
+            body = yield from self._receive_sized(parser, parser.length)
+        if self._route.tls is not None and self._session is None:
+            self._remember(self._sock.session)
+        return Reply(parser.status, parser.headers, body), parser.keep_alive and not parser.surplus
+
+    def _remember(self, session: ssl.SSLSession | None) -> None:
+        # A server hands its tickets out after the handshake, so only now is there one to keep.
+        self._session = session
+        if session is not None:
+            self._remember_session(session)
+
+    def _receive_error(self, parser: ReplyParser) -> Steps[bytes]:
+        while not parser.complete and parser.received <= ERROR_BODY_LIMIT:
+            parser.feed((yield from self._read()))
+        parser.keep_alive &= parser.complete
+        return b"".join(parser.parts)[:ERROR_BODY_LIMIT]
+
+    def _receive_chunks(self, parser: ReplyParser) -> Steps[bytes]:
+        framed = 0
+        while not parser.complete:
+            data = yield from self._read()
+            framed += len(data)
+            parser.feed(data)
+            if framed > CHUNKED_LIMIT or parser.received > BODY_LIMIT:
+                raise TransportError("the answer is larger than an item can be", kind="unusable")
+        return b"".join(parser.parts)
+
+    def _receive_sized(self, parser: ReplyParser, length: int) -> Steps[Body]:
+        if length > BODY_LIMIT:
+            raise TransportError("the answer is larger than an item can be", kind="unusable")
+        if parser.complete:
+            return parser.parts[0] if len(parser.parts) == 1 else b"".join(parser.parts)
+        # The rest goes from the socket to where it stays, without the parser: its end is known.
+        body = bytearray(length)
+        view = memoryview(body)
+        filled = 0
+        for part in parser.parts:
+            view[filled : filled + len(part)] = part
+            filled += len(part)
+        while filled < length:
+            filled += yield from self._take(self._sock.recv_into, view[filled:])
+        return body

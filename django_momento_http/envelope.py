@@ -1,0 +1,192 @@
+"""What is stored: a value's bytes with everything that a reader must know, signed.
+
+Byte by byte, integers unsigned and big-endian::
+
+    offset  size  what
+         0     3  magic, "DMH"
+         3     1  version of this format, 1
+         4     2  code of the serializer (serializers)
+         6     2  code of the compressor (compressors), 0 where the body is not compressed
+         8     4  id of the signing key
+        12     8  generation that was current at the write; 0: none was known
+        20     8  expiry in milliseconds since 1970 (UTC); 0: none
+        28     4  length of the body before compression
+        32    32  HMAC-SHA256 over scope, wire key, bytes 0 to 31 and body
+        64     -  body
+
+The scope is the cache's name and the KEY_PREFIX; it and the wire key are each preceded by their length
+in 4 bytes, so that nothing can be moved from one to the next. A reader verifies before it looks at
+anything else. It knows nothing of HTTP or of Django.
+"""
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import compressors, serializers
+from .compressors import Compressor
+from .exceptions import StoredValueError
+from .registry import Coded, is_foreign
+from .serializers import Serializer
+
+_HEADER = struct.Struct("!3sBHH4sQQI")
+_MAC_SIZE = 32
+_BODY_AT = _HEADER.size + _MAC_SIZE
+_MAGIC, _VERSION = b"DMH", 1
+_UNCOMPRESSED = 0
+# Separates these signatures from everything else that SECRET_KEY signs.
+_PURPOSE = b"django_momento_http.envelope.1"
+# A body of 5 MB that inflates to more than this was not made by sensible use of a cache; it bounds
+# the memory of whoever reads it.
+INFLATED_LIMIT = 64 * 1024 * 1024
+# A value this many seconds past its own expiry is a replay, not two clocks that differ a little.
+_REPLAY_SECONDS = 60.0
+
+
+class Stored(NamedTuple):
+    """A verified value, not yet loaded; ``expires_at`` is in seconds since 1970, None for never."""
+
+    serializer: int
+    compressor: int
+    generation: int
+    expires_at: float | None
+    length: int
+    body: memoryview
+
+
+class _Signer:
+    """One signing key, bound to one scope."""
+
+    __slots__ = ("_mac", "id")
+
+    def __init__(self, secret: bytes, scope: bytes) -> None:
+        key = hashlib.sha256(_PURPOSE + secret).digest()
+        self.id = hashlib.sha256(_PURPOSE + b".id" + key).digest()[:4]
+        self._mac = hmac.new(key, scope, hashlib.sha256)
+
+    def sign(self, wire_key: str, header: bytes | memoryview, body: bytes | memoryview) -> bytes:
+        mac = self._mac.copy()
+        mac.update(_sized(wire_key.encode()) + header)
+        mac.update(body)
+        return mac.digest()
+
+
+class Envelope:
+    """Seals and opens the values of one cache and KEY_PREFIX.
+
+    The first of ``secrets`` signs, all of them verify.
+    """
+
+    def __init__(
+        self,
+        cache_name: str,
+        key_prefix: str,
+        secrets: Sequence[bytes],
+        serializer: Coded[Serializer],
+        compressor: Coded[Compressor] | None = None,
+        compress_min_bytes: int = 0,
+    ) -> None:
+        scope = _sized(cache_name.encode()) + _sized(key_prefix.encode("utf-8", "surrogatepass"))
+        signers = [_Signer(secret, scope) for secret in secrets]
+        self._signer = signers[0]
+        self._signers = {signer.id: signer for signer in signers}
+        self._serializer = serializer
+        self._compressor = compressor
+        self._compress_min_bytes = compress_min_bytes
+
+    def pack(self, value: Any, expires_at: float | None) -> Stored:
+        """Return the value, serialized and compressed; raise what the serializer raises."""
+        payload = self._serializer.codec.dumps(value)
+        compressor, body = self._compressed(payload)
+        # A payload past the field's range is refused by its size, whatever is written here.
+        length = min(len(payload), 2**32 - 1)
+        return Stored(self._serializer.code, compressor, 0, expires_at, length, memoryview(body))
+
+    def seal(self, wire_key: str, stored: Stored) -> bytes:
+        """Return the bytes to store under this key, signed."""
+        expiry = 0 if stored.expires_at is None else max(round(stored.expires_at * 1000), 1)
+        header = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            stored.serializer,
+            stored.compressor,
+            self._signer.id,
+            stored.generation,
+            expiry,
+            stored.length,
+        )
+        mac = self._signer.sign(wire_key, header, stored.body)
+        return b"".join((header, mac, stored.body))
+
+    def seal_marker(self, wire_key: str, generation: int) -> bytes:
+        """Return a value that says nothing but its generation."""
+        return self.seal(wire_key, Stored(0, _UNCOMPRESSED, generation, None, 0, memoryview(b"")))
+
+    def open(self, wire_key: str, data: bytes | bytearray, now: float) -> Stored:
+        """Return what was sealed for this key; StoredValueError for anything else."""
+        if len(data) < _BODY_AT:
+            raise StoredValueError("a stored value is too short to be ours")
+        view = memoryview(data)
+        header, mac, body = view[: _HEADER.size], view[_HEADER.size : _BODY_AT], view[_BODY_AT:]
+        magic, version, serializer, compressor, key_id, generation, expiry, length = _HEADER.unpack(
+            header
+        )
+        signer = self._signers.get(key_id)
+        if signer is None or magic != _MAGIC or version != _VERSION:
+            raise StoredValueError("a stored value was not written with one of our keys")
+        if not hmac.compare_digest(signer.sign(wire_key, header, body), mac):
+            raise StoredValueError("a stored value has a wrong signature")
+        expires_at = expiry / 1000 if expiry else None
+        if expires_at is not None and now > expires_at + _REPLAY_SECONDS:
+            raise StoredValueError("a stored value is older than its expiry")
+        return Stored(serializer, compressor, generation, expires_at, length, body)
+
+    def load(self, stored: Stored) -> Any:
+        """Return the value; StoredValueError when this process cannot make it again."""
+        codec = serializers.by_code(stored.serializer, self._serializer)
+        if codec is None:
+            raise StoredValueError("a stored value was written with an unknown SERIALIZER")
+        payload = self._inflated(stored)
+        try:
+            return codec.loads(_argument(stored.serializer, payload))
+        except Exception as error:  # noqa: BLE001 - loading runs code of any class
+            failure = type(error).__name__
+        raise StoredValueError(f"a stored value could not be loaded ({failure})")
+
+    def _compressed(self, payload: bytes) -> tuple[int, bytes]:
+        if self._compressor is not None and self._compress_min_bytes <= len(payload):
+            if len(payload) > INFLATED_LIMIT:
+                return _UNCOMPRESSED, payload
+            body = self._compressor.codec.compress(payload)
+            if len(body) < len(payload):
+                return self._compressor.code, body
+        return _UNCOMPRESSED, payload
+
+    def _inflated(self, stored: Stored) -> Any:
+        if stored.compressor == _UNCOMPRESSED:
+            return stored.body
+        codec = compressors.by_code(stored.compressor, self._compressor)
+        if codec is None:
+            raise StoredValueError("a stored value was written with an unknown COMPRESSOR")
+        if stored.length > INFLATED_LIMIT:
+            raise StoredValueError("a stored value inflates to more than is accepted")
+        try:
+            inflated = codec.decompress(_argument(stored.compressor, stored.body), stored.length)
+        except Exception as error:  # noqa: BLE001 - each codec has errors of its own
+            failure = type(error).__name__
+        else:
+            if len(inflated) == stored.length:
+                return inflated
+            failure = "wrong length"
+        raise StoredValueError(f"a stored value could not be inflated ({failure})")
+
+
+def _argument(code: int, data: Any) -> Any:
+    """Return what a codec is given: ours read where the value was received, others get ``bytes``."""
+    return bytes(data) if is_foreign(code) else data
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(4) + data

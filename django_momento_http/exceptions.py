@@ -1,0 +1,150 @@
+"""What can go wrong, as one tree.
+
+::
+
+    MomentoError
+    ├── TransportError        no usable answer arrived                    transient
+    │   ├── ConnectFailed     the request was not sent (DNS, TCP, TLS, proxy)
+    │   └── TimedOut          it may or may not have been applied
+    ├── ResponseError         the service answered: no                    .status
+    │   ├── BadRequest        400, or too large to be sent
+    │   ├── AccessDenied      401, 403
+    │   ├── CacheNotFound     404 on the cache itself, never a miss
+    │   ├── RateLimited       429                                         .retry_after
+    │   └── ServiceFailed     5xx                                         transient
+    ├── CircuitOpen           not attempted: the breaker is open
+    └── StoredValueError      these bytes are not ours, or not for this key
+
+No message, attribute or ``repr`` holds a token, a key or a value.
+"""
+
+__all__ = [
+    "AccessDenied",
+    "BadRequest",
+    "CacheNotFound",
+    "CircuitOpen",
+    "ConnectFailed",
+    "MomentoError",
+    "RateLimited",
+    "ResponseError",
+    "ServiceFailed",
+    "StoredValueError",
+    "TimedOut",
+    "TransportError",
+]
+
+
+class MomentoError(Exception):
+    """Trouble with the service or with what it stores.
+
+    ``reason`` says in words what happened, ``kind`` names it in logs and counters,
+    ``elapsed`` is the seconds that it cost. ``transient`` is true where the trouble is the
+    service's or the network's, and the same request may succeed a moment later.
+    """
+
+    kind = "error"
+    advice = ""
+    transient = False
+
+    def __init__(self, reason: str = "", *, kind: str = "", elapsed: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind or self.kind
+        self.elapsed = elapsed
+        self.subject = ""
+
+    def about(self, operation: str, location: str) -> "MomentoError":
+        """Name the operation and the Momento cache that this error belongs to."""
+        self.subject = f"{operation} on the Momento cache {location!r}: "
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.subject}{self.reason}{'. ' if self.advice else ''}{self.advice}"
+
+
+class TransportError(MomentoError):
+    """No usable answer arrived."""
+
+    kind = "connection"
+    advice = "Check the network between this host and the service"
+    transient = True
+
+
+class ConnectFailed(TransportError):
+    """The request was not sent: no connection could be made."""
+
+    kind = "connect"
+    advice = "Check REGION or ENDPOINT, PROXY, CA_BUNDLE, and that this host may reach the service"
+
+
+class TimedOut(TransportError):
+    """No answer in time; the request may or may not have been applied."""
+
+    kind = "timeout"
+    advice = "Check the network, or raise REQUEST_TIMEOUT"
+
+
+class ResponseError(MomentoError):
+    """The service answered, and the answer is no; ``status`` is the HTTP status, 0 if not sent."""
+
+    kind = "response"
+
+    def __init__(
+        self, reason: str = "", *, status: int = 0, kind: str = "", elapsed: float = 0.0
+    ) -> None:
+        super().__init__(reason, kind=kind, elapsed=elapsed)
+        self.status = status
+
+
+class BadRequest(ResponseError):
+    """The request was refused as it stands (status 400 or 413), or is too large to be sent."""
+
+    kind = "bad_request"
+    advice = "Check the size of the value (5 MB with its key) and MAX_TTL"
+
+
+class AccessDenied(ResponseError):
+    """The token is invalid or expired (401), or does not grant this operation (403)."""
+
+    kind = "access_denied"
+    advice = "Check TOKEN: its region, its expiry and its permissions"
+
+
+class CacheNotFound(ResponseError):
+    """The Momento cache of this name does not exist (404); never a miss."""
+
+    kind = "cache_not_found"
+    advice = "Create the cache in the Momento console, or correct LOCATION"
+
+
+class RateLimited(ResponseError):
+    """The account's limit of operations is used up (429); ``retry_after`` is in seconds."""
+
+    kind = "rate_limited"
+    advice = "Ask Momento for a higher limit, or send fewer operations"
+
+    def __init__(self, reason: str = "", *, status: int = 429, retry_after: float = 0.0) -> None:
+        super().__init__(reason, status=status)
+        self.retry_after = retry_after
+
+
+class ServiceFailed(ResponseError):
+    """The service failed (5xx)."""
+
+    kind = "service_failed"
+    advice = "Try again later; if it persists, ask Momento's support"
+    transient = True
+
+
+class CircuitOpen(MomentoError):
+    """Not attempted: the breaker is open after earlier trouble."""
+
+    kind = "circuit_open"
+    advice = "Requests resume by themselves"
+
+
+class StoredValueError(MomentoError):
+    """The stored bytes are not ours, not intact, or not for this key."""
+
+    kind = "stored_value"
+    advice = "Check that all hosts share SECRET_KEY (or SIGNING_KEY) and SERIALIZER"

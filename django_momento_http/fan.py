@@ -1,0 +1,180 @@
+"""Many requests under way at once, without threads: write on all connections, read what comes.
+
+Each answer is handed on as soon as it is whole, and its connection takes the next request; a slow one
+holds back nobody. It knows nothing of what is asked or answered.
+"""
+
+from collections.abc import Callable, Iterator
+
+from .calls import Answer, Call
+from .connection import Connection, Steps
+from .exceptions import MomentoError, TimedOut
+from .polling import new_poll
+from .pool import Pool
+from .replies import Reply
+
+# Connections opened at once by one call: more only makes their handshakes queue.
+_OPENING_LIMIT = 32
+
+
+class _Lane:
+    """One connection's part in it."""
+
+    __slots__ = ("call", "connection", "fd", "is_opening", "steps", "until", "wanted")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.is_opening = not connection.is_open
+        self.fd = -1
+        self.wanted = 0
+
+    def load(self, call: Call, steps: Steps[Reply], until: float) -> None:
+        """Make this call the one that the lane carries."""
+        self.call = call
+        self.steps = steps
+        self.until = until
+
+    def ends_at(self) -> float:
+        """Return when the lane must have moved on."""
+        return min(self.until, self.connection.until)
+
+
+class Fan:
+    """One ``exchange_many``: its lanes, and the answers not yet handed on."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        next_call: Callable[[], Call | None],
+        common: str,
+        limit: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._next_call = next_call
+        self._common = common
+        self._limit = limit
+        self._clock = clock
+        self._poll = new_poll()
+        self._lanes: dict[int, _Lane] = {}
+        self._opening = 0
+        self._held: Call | None = None
+        self._done: list[tuple[Call, Answer]] = []
+        # No lane ends before this; found anew only when it has passed.
+        self._soonest = float("inf")
+
+    def answers(self) -> Iterator[list[tuple[Call, Answer]]]:
+        """Yield lists of answers until nothing is under way and nothing is left to send."""
+        try:
+            while True:
+                self._fill()
+                if self._done:
+                    done, self._done = self._done, []
+                    yield done
+                elif self._lanes:
+                    self._advance()
+                else:
+                    return
+        finally:
+            for lane in list(self._lanes.values()):
+                lane.steps.close()
+                lane.connection.reusable = False
+                self._release(lane)
+
+    def _fill(self) -> None:
+        while len(self._lanes) < self._limit and self._opening < _OPENING_LIMIT:
+            call = self._next()
+            if call is None:
+                return
+            try:
+                connection = self._connection(call)
+            except TimedOut as error:
+                self._done.append((call, error.with_traceback(None)))
+                continue
+            if connection is None:
+                self._held = call
+                return
+            self._start(_Lane(connection), call)
+
+    def _next(self) -> Call | None:
+        held, self._held = self._held, None
+        return held or self._next_call()
+
+    def _connection(self, call: Call) -> Connection | None:
+        if self._lanes:
+            return self._pool.take_now(fresh=call.fresh)
+        return self._pool.take(call.deadline, fresh=call.fresh)
+
+    def _start(self, lane: _Lane, call: Call) -> None:
+        if lane.is_opening:
+            self._opening += 1
+        self._load(lane, call)
+
+    def _load(self, lane: _Lane, call: Call) -> None:
+        steps = lane.connection.request(call.head(self._common), call.body, call.deadline)
+        lane.load(call, steps, min(call.deadline, self._clock() + call.patience))
+        self._step(lane, None)
+
+    def _advance(self) -> None:
+        """Wait for the first socket that is ready, or for the first lane whose time is up."""
+        left = max(self._soonest - self._clock(), 0.0)
+        for fd, events in self._poll.poll(left * 1000):
+            self._step(self._lanes[fd], events)
+        now = self._clock()
+        if now >= self._soonest:
+            for lane in [lane for lane in self._lanes.values() if lane.ends_at() <= now]:
+                self._step(lane, 0)
+            self._soonest = min(
+                (lane.ends_at() for lane in self._lanes.values()), default=float("inf")
+            )
+
+    def _step(self, lane: _Lane, events: int | None) -> None:
+        answer: Answer
+        try:
+            wanted = lane.steps.send(events)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as done:
+            answer = done.value
+        except MomentoError as error:
+            answer = error.with_traceback(None)
+        else:
+            self._watch(lane, wanted)
+            return
+        self._finish(lane, answer)
+
+    def _watch(self, lane: _Lane, wanted: int) -> None:
+        self._soonest = min(self._soonest, lane.ends_at())
+        fd = lane.connection.fileno()
+        if lane.is_opening and lane.connection.is_open:
+            self._opened(lane)
+        if fd == lane.fd and wanted == lane.wanted:
+            return
+        if fd != lane.fd:
+            self._forget(lane)
+            self._lanes[fd] = lane
+        self._poll.register(fd, wanted)
+        lane.fd, lane.wanted = fd, wanted
+
+    def _finish(self, lane: _Lane, answer: Answer) -> None:
+        self._done.append((lane.call, answer))
+        if lane.is_opening:
+            self._opened(lane)
+        if lane.connection.reusable and not self._pool.is_wanted and lane.connection.is_quiet():
+            call = self._next()
+            if call is not None and not call.fresh:
+                self._load(lane, call)
+                return
+            self._held = call
+        self._release(lane)
+
+    def _opened(self, lane: _Lane) -> None:
+        lane.is_opening = False
+        self._opening -= 1
+
+    def _release(self, lane: _Lane) -> None:
+        self._forget(lane)
+        self._pool.give_back(lane.connection)
+
+    def _forget(self, lane: _Lane) -> None:
+        if self._lanes.pop(lane.fd, None) is not None:
+            self._poll.unregister(lane.fd)
+        lane.fd = -1

@@ -1,0 +1,126 @@
+"""One configured value to what it means, or a ValueError that completes "<option> ...".
+
+Numbers and flags may be strings, as environment variables and cache URLs give them. It knows
+nothing of which options there are.
+"""
+
+import difflib
+import os
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+T = TypeVar("T")
+
+_DECIMAL = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?|\.[0-9]+")
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def shown(value: object) -> str:
+    """Return the value as an error message shows it, cut when long."""
+    return _repr.repr(value)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return the known word that was probably meant, or all of them."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words, 1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(words)}"
+
+
+def flag(value: object) -> bool:
+    """Parse True or False."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise _refusal("True or False", value)
+    return value
+
+
+def whole(accepted: str, low: int, high: int) -> Callable[[object], int]:
+    """Return the parser of whole numbers from low to high."""
+
+    def parse(value: object) -> int:
+        number = int(value) if _is_numeric(value) and "." not in value else value
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            raise _refusal(accepted, value)
+        return int(number)
+
+    return parse
+
+
+def seconds(accepted: str, low: float, high: float) -> Callable[[object], float]:
+    """Return the parser of durations from low to high; NaN and infinity are outside of any."""
+
+    def parse(value: object) -> float:
+        number = float(value) if _is_numeric(value) else value
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            raise _refusal(accepted, value)
+        if not low <= number <= high:
+            raise _refusal(accepted, value)
+        return float(number)
+
+    return parse
+
+
+def one_of(meanings: Mapping[str, T]) -> Callable[[object], T]:
+    """Return the parser of these names."""
+
+    def parse(value: object) -> T:
+        if isinstance(value, str) and value in meanings:
+            return meanings[value]
+        hint = suggestion(value, meanings) if isinstance(value, str) else "give a string"
+        raise ValueError(f"must be one of {', '.join(meanings)}, not {shown(value)}; {hint}")
+
+    return parse
+
+
+def named(accepted: str, find: Callable[[str], T]) -> Callable[[object], T]:
+    """Return the parser of names that another function knows."""
+
+    def parse(value: object) -> T:
+        if not isinstance(value, str) or not value:
+            raise _refusal(accepted, value)
+        return find(value)
+
+    return parse
+
+
+def secret(value: object) -> str:
+    """Parse a string that no message may show."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {type(value).__name__}")  # noqa: TRY004
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def file(value: object) -> str:
+    """Parse the path of a file that exists and can be read, to its absolute form."""
+    if not isinstance(value, str | os.PathLike):
+        raise _refusal("the path of a file", value)
+    path = os.fspath(value)
+    if "\0" in path or not os.access(path, os.R_OK) or not Path(path).is_file():
+        raise _refusal("the path of a file that exists and can be read", value)
+    return str(Path(path).absolute())
+
+
+def or_none(parse: Callable[[Any], T]) -> Callable[[object], T | None]:
+    """Return the parser that takes None as well."""
+
+    def parse_or_none(value: object) -> T | None:
+        is_none = value is None or (isinstance(value, str) and value.lower() == "none")
+        return None if is_none else parse(value)
+
+    return parse_or_none
+
+
+def _is_numeric(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(_DECIMAL.fullmatch(value))
+
+
+def _refusal(accepted: str, value: object) -> ValueError:
+    return ValueError(f"must be {accepted}, not {shown(value)}")

@@ -1,0 +1,83 @@
+"""Named and numbered codecs: a name in settings, a number in stored bytes.
+
+Built-in codecs have small numbers; one named by a dotted path gets a number made from that path, so
+that a stored value says which codec wrote it. It knows nothing of what the codecs do.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from django.utils.module_loading import import_string
+
+T = TypeVar("T")
+
+# Codes travel in 16 bits; the upper half is for codecs that are not ours.
+_FOREIGN = 0x8000
+
+
+@dataclass(frozen=True)
+class Coded(Generic[T]):
+    """A codec, the name that settings give it and the number that stored values carry."""
+
+    code: int
+    name: str
+    codec: T
+
+
+def is_foreign(code: int) -> bool:
+    """Whether the codec of this number is not one of ours."""
+    return code >= _FOREIGN
+
+
+class Registry(Generic[T]):
+    """The codecs of one purpose, built when first asked for."""
+
+    def __init__(
+        self, built_in: Mapping[str, tuple[int, Callable[[], T]]], methods: tuple[str, ...]
+    ) -> None:
+        self._built_in = built_in
+        self._methods = methods
+        self._names = {code: name for name, (code, _) in built_in.items()}
+        self._built: dict[str, Coded[T]] = {}
+
+    def find(self, spec: str) -> Coded[T]:
+        """Return the codec of this name or dotted path; ValueError says why there is none."""
+        if spec not in self._built:
+            self._built[spec] = self._build(spec)
+        return self._built[spec]
+
+    def by_code(self, code: int, configured: Coded[T] | None) -> T | None:
+        """Return the codec that wrote a value: the configured one, or any built-in one."""
+        if configured is not None and configured.code == code:
+            return configured.codec
+        name = self._names.get(code)
+        if name is None:
+            return None
+        try:
+            return self.find(name).codec
+        except ValueError:
+            return None
+
+    def _build(self, spec: str) -> Coded[T]:
+        if spec in self._built_in:
+            code, make = self._built_in[spec]
+            return Coded(code, spec, make())
+        if "." not in spec:
+            known = ", ".join(repr(name) for name in self._built_in)
+            raise ValueError(f"{spec!r} is neither one of {known} nor a dotted path to a class")
+        return Coded(_FOREIGN | (zlib.crc32(spec.encode()) & 0x7FFF), spec, self._import(spec))
+
+    def _import(self, spec: str) -> T:
+        try:
+            made: Any = import_string(spec)()
+        except Exception as error:  # noqa: BLE001 - foreign code may fail in any way
+            raise ValueError(
+                f"{spec!r} cannot be imported and called without arguments ({error})"
+            ) from error
+        missing = [name for name in self._methods if not callable(getattr(made, name, None))]
+        if missing:
+            raise ValueError(f"{spec!r} has no method {' and no method '.join(missing)}")
+        codec: T = made
+        return codec

@@ -1,0 +1,95 @@
+"""What comes back: one HTTP reply, parsed as its bytes arrive, and the limits on its size.
+
+Parsing is httptools' business; this gathers what its callbacks say. It knows nothing of sockets.
+"""
+
+from httptools import HttpResponseParser
+
+Body = bytes | bytearray
+
+# An item is at most 5 MB with its key (service-facts, Limits); a little more, so that a limit that
+# counts otherwise does not turn a stored value into an error.
+BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
+ERROR_BODY_LIMIT = 1024
+HEAD_LIMIT = 64 * 1024
+# A body in chunks may carry as much framing beside itself, no more.
+CHUNKED_LIMIT = 2 * BODY_LIMIT
+
+
+class Reply:
+    """A whole answer; ``body`` of an error is cut at 1 KiB."""
+
+    # What tracing of `requests` asks of a raw response.
+    version = 11
+    reason = ""
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: dict[bytes, bytes], body: Body) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class ReplyParser:
+    """httptools' callbacks, and what they have gathered of one reply."""
+
+    __slots__ = (
+        "_http",
+        "complete",
+        "headers",
+        "keep_alive",
+        "parts",
+        "received",
+        "status",
+        "surplus",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.parts: list[bytes] = []
+        self.received = 0
+        self.complete = self.keep_alive = self.surplus = False
+        self._http = HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._http.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        # A second answer to one request: whose it is cannot be known.
+        self.surplus = self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._http.get_status_code()
+        if status >= 200:
+            self.status = status
+            self.keep_alive = self._http.should_keep_alive()
+        else:
+            self.headers = {}
+
+    def on_body(self, data: bytes) -> None:
+        self.parts.append(data)
+        self.received += len(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = self.status != 0
+
+    @property
+    def length(self) -> int | None:
+        """The body's length; None when it comes in chunks."""
+        if b"transfer-encoding" in self.headers:
+            return None
+        return int(self.headers.get(b"content-length", b"0"))
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the end of the body can be told from a broken connection."""
+        if self.status in (204, 304):
+            return True
+        coding = self.headers.get(b"transfer-encoding")
+        if coding is not None:
+            return coding.strip().lower() == b"chunked"
+        return b"content-length" in self.headers

@@ -1,0 +1,45 @@
+"""The token that requests carry: a constant, or asked for again when the service refuses it."""
+
+from collections.abc import Callable
+
+from .credentials import split_token
+from .exceptions import AccessDenied
+from .flight import SingleFlight
+
+
+class TokenSource:
+    """One client's token; threads that need a new one share one call for it."""
+
+    def __init__(self, token: str | Callable[[], str]) -> None:
+        self._current = token if isinstance(token, str) else None
+        # A v1 key that a callable returns has an endpoint inside; the one that is configured stays.
+        self._flight = (
+            None if isinstance(token, str) else SingleFlight(lambda: split_token(token()).secret)
+        )
+
+    def __repr__(self) -> str:
+        return f"<TokenSource {'constant' if self._flight is None else 'callable'}>"
+
+    def current(self, timeout: float) -> str:
+        """Return the token; AccessDenied when the callable gives none within ``timeout`` seconds."""
+        return self._current if self._current is not None else self._ask(timeout)
+
+    def renew(self, refused: str, timeout: float) -> str | None:
+        """Return a token other than the refused one, None when there is none to be had."""
+        if self._flight is None:
+            return None
+        # Another thread may have asked for it already.
+        token = self._current if self._current != refused else self._ask(timeout)
+        return token if token != refused else None
+
+    def _ask(self, timeout: float) -> str:
+        failure = "cannot be asked"
+        try:
+            if self._flight is not None:
+                self._current = self._flight.result(timeout)
+                return self._current
+        except TimeoutError:
+            failure = "took too long"
+        except BaseException as error:  # noqa: BLE001 - a user's callable may fail in any way
+            failure = f"failed ({type(error).__name__})"
+        raise AccessDenied(f"the callable TOKEN {failure}", status=401, kind="token")

@@ -1,0 +1,244 @@
+"""Bytes over HTTP to one origin: one request through ``requests``, or many under way at once.
+
+Single requests pass through ``Session.send``, so that instrumentation of `requests` sees them and the
+headers that it adds go on the wire; everything below is sockets of our own, which gives true deadlines
+and costs a tenth. What went wrong is returned, not raised. It knows nothing of caches, breakers or
+what a status means.
+"""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from requests import PreparedRequest, Response, Session
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from requests.structures import CaseInsensitiveDict
+from urllib3.util import Timeout
+
+from . import __version__
+from .calls import Answer, Call
+from .connection import Connection, Route
+from .exceptions import MomentoError, TransportError
+from .fan import Fan
+from .pool import Pool
+from .replies import Reply
+from .resolver import Resolver
+
+# Instrumentation may add headers, never these.
+_OUR_HEADERS = frozenset(
+    ("accept-encoding", "authorization", "connection", "content-length", "content-type", "host")
+    + ("transfer-encoding", "user-agent")
+)
+# Deadlines are kept below `requests`.
+_NO_TIMEOUT: Any = Timeout()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a transport connects to, and how."""
+
+    endpoint: str
+    connect_timeout: float
+    max_connections: int
+    proxy: str | None = None
+    ca_bundle: str | None = None
+
+
+class Transport:
+    """The way to one origin, shared by a process's threads."""
+
+    def __init__(self, origin: Origin, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._route = _route(origin)
+        # Only the origin: a path holds the key, and instrumentation records URLs.
+        self._url = origin.endpoint
+        self._common = (
+            f"Host: {urlsplit(origin.endpoint).netloc}\r\n"
+            f"User-Agent: django-momento-http/{__version__}\r\nAccept-Encoding: identity\r\n"
+        )
+        self._session = _Session(_Adapter(self))
+        self._resolver = Resolver(*_first_hop(origin), clock)
+        self._tls_session: ssl.SSLSession | None = None
+        self._limit = origin.max_connections
+        self.pool = Pool(self._connection, origin.max_connections, clock)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.pool.close()
+        self._session.close()
+
+    def exchange(self, call: Call) -> Answer:
+        """Send one request through ``Session.send`` and return its reply, or what went wrong."""
+        try:
+            response = self._session.send(
+                _Prepared(call, self._url),
+                allow_redirects=False,
+                proxies={},
+                stream=True,
+                timeout=_NO_TIMEOUT,
+            )
+        except MomentoError as error:
+            return error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001 - instrumentation may raise anything
+            return TransportError(f"unexpected {type(error).__name__}", kind="internal")
+        reply: Reply = response.raw  # type: ignore[assignment]  # our adapter puts it there
+        return reply
+
+    def exchange_one(self, call: Call, headers: Mapping[str, str]) -> Reply:
+        """Send one request with these headers besides ours; raise a TransportError."""
+        connection = self.pool.take(call.deadline, fresh=call.fresh)
+        head = call.head(self._common, _render(headers))
+        steps = connection.request(head, call.body, call.deadline)
+        deadline = min(call.deadline, self._clock() + call.patience)
+        try:
+            wanted = next(steps)
+            while True:
+                left = min(deadline, connection.until) - self._clock()
+                wanted = steps.send(connection.wait(wanted, left) if left > 0 else 0)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        finally:
+            self.pool.give_back(connection)
+
+    def exchange_many(
+        self, next_call: Callable[[], Call | None]
+    ) -> Iterator[list[tuple[Call, Answer]]]:
+        """Send what ``next_call`` gives, many at once, and yield the answers as they come.
+
+        ``next_call`` returns None when there is nothing to send now; it is asked again after every
+        list of answers, so a caller may put further requests under way.
+        """
+        return Fan(self.pool, next_call, self._common, self._limit, self._clock).answers()
+
+    def _connection(self) -> Connection:
+        return Connection(
+            self._route, self._resolver.addresses, self._clock, self._tls_session, self._keep
+        )
+
+    def _keep(self, session: ssl.SSLSession) -> None:
+        self._tls_session = session
+
+
+class _Prepared(PreparedRequest):
+    """What instrumentation of `requests` sees: neither token nor key nor value."""
+
+    def __init__(self, call: Call, endpoint: str) -> None:
+        super().__init__()
+        self.method = call.method
+        self.url = endpoint + call.target.partition("?")[0]
+        self.headers = CaseInsensitiveDict()
+        self.call = call
+
+
+class _Response(Response):
+    """The least that ``Session.send`` and instrumentation ask of a response."""
+
+    is_redirect = False
+
+    def __init__(self, request: PreparedRequest, reply: Reply) -> None:
+        # The base class would make a cookie jar, at the price of half a request.
+        self.request = request
+        self.url = request.url or ""
+        self.status_code = reply.status
+        self.headers = CaseInsensitiveDict()
+        self.raw: Any = reply
+        self.history = []
+        self.reason = ""
+        self.encoding = None
+        self._content = b""
+        self._content_consumed = True
+
+
+class _Wire:
+    """Stands where HTTPAdapter expects a connection pool of urllib3."""
+
+    def __init__(self, transport: Transport, call: Call) -> None:
+        self._transport = transport
+        self._call = call
+
+    def urlopen(self, *, headers: Mapping[str, str], **_: object) -> Reply:
+        """Send the call that this was made for."""
+        return self._transport.exchange_one(self._call, headers)
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter with the wire work done by a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__()
+        self._transport = transport
+
+    def get_connection_with_tls_context(self, request: Any, *_: Any, **__: Any) -> Any:
+        return _Wire(self._transport, request.call)
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Leave TLS to the transport."""
+
+    def request_url(self, request: Any, *_: Any, **__: Any) -> str:
+        url: str = request.url
+        return url
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        return _Response(req, resp)
+
+
+class _Session(Session):
+    """A session that always speaks to one adapter and never redirects."""
+
+    def __init__(self, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self.trust_env = False
+        self._adapter = adapter
+
+    def get_adapter(self, *_: Any, **__: Any) -> BaseAdapter:
+        return self._adapter
+
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
+        return iter(())
+
+
+def _render(headers: Mapping[str, str]) -> str:
+    """Return added headers as they go on the wire, without those that could change the request."""
+    return "".join(
+        f"{name}: {value}\r\n"
+        for name, value in headers.items()
+        if name.lower() not in _OUR_HEADERS
+        and f"{name}{value}".isascii()
+        and f"{name}{value}".isprintable()
+    )
+
+
+def _port(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _first_hop(origin: Origin) -> tuple[str, int]:
+    url = urlsplit(origin.proxy or origin.endpoint)
+    return url.hostname or "", _port(url)
+
+
+def _route(origin: Origin) -> Route:
+    url, proxy = urlsplit(origin.endpoint), urlsplit(origin.proxy or "")
+    login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    return Route(
+        host=url.hostname or "",
+        port=_port(url),
+        tls=_tls_context(origin.ca_bundle) if url.scheme == "https" else None,
+        connect_timeout=origin.connect_timeout,
+        tunnel=origin.proxy is not None,
+        proxy_credentials=login if login != ":" else "",
+    )
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    # Not ssl.create_default_context: it obeys SSLKEYLOGFILE and the environment's trust stores.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_verify_locations(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
+    return context

@@ -1,0 +1,1 @@
+"""The example's one app: sixty lighthouses and the slow sums about their nights."""

@@ -1,0 +1,1 @@
+"""The example's site package: settings, addresses, and the local server."""

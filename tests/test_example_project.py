@@ -1,0 +1,302 @@
+"""Holds what the example promises: one command, fast second visits, edits that show at once.
+
+The example runs as a user runs it, in a process of its own, and is visited over HTTP; nothing here
+imports it.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import requests
+
+from django_momento_http.testing import running_server
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "example_project"
+PATIENCE = 30  # seconds for a process that hangs; none of them should
+
+
+class Site:
+    """The example in a process of its own, and a visitor."""
+
+    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,  # read no further than the line that is asked for
+            start_new_session=True,  # so that a signal to the group is what Ctrl-C is
+            # A test run in the background ignores SIGINT and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        self.output = ""
+        self.visitor = requests.Session()
+        self.visitor.trust_env = False
+
+    @cached_property
+    def address(self) -> str:
+        """Read the process's output until it says where it is."""
+        for line in self.process.stdout:
+            self.output += line.decode()
+            if found := re.search(r"(?:Open|running on) (http://[\d.]+:\d+)", line.decode()):
+                return found.group(1)
+        raise AssertionError(self.output)
+
+    def get(self, path: str) -> str:
+        """Give the text of a page."""
+        response = self.visitor.get(self.address + path, timeout=PATIENCE)
+
+        assert response.status_code == 200, response.text[:2000]
+        return response.text
+
+    def save(self, path: str, **fields: str) -> requests.Response:
+        """Fill in the form on a page and send it."""
+        token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', self.get(path)).group(1)
+        data = {"csrfmiddlewaretoken": token, **fields}
+        return self.visitor.post(self.address + path, data=data, timeout=PATIENCE)
+
+    def rest_of_output(self) -> str:
+        """Wait until no process holds the output any more: not the site, not a child of it."""
+        self.output += self.process.communicate(timeout=PATIENCE)[0].decode()
+        return self.output
+
+    def end(self) -> None:
+        """End whatever is left."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.rest_of_output()
+        self.process.stdout.close()
+        self.visitor.close()
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Give an environment without an account and with a database of its own."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MOMENTO_", "DJANGO_"))}
+    return {
+        **inherited,
+        "EXAMPLE_DATABASE": str(tmp_path / "example.sqlite3"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "error",
+    }
+
+
+@pytest.fixture
+def start(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
+    """Give a function that starts the example, by default as `manage.py runserver` does."""
+    sites = []
+
+    def start_site(*command: str, **more: str) -> Site:
+        command = command or ("runserver", "--noreload", "0")
+        if command[0] == "runserver":
+            command = (str(EXAMPLE / "manage.py"), *command)
+        sites.append(Site([sys.executable, *command], environ | more))
+        return sites[-1]
+
+    yield start_site
+    for site in sites:
+        site.end()
+
+
+def manage(environ: dict[str, str], *arguments: str) -> str:
+    """Run one of the example's other commands to its end."""
+    command = [sys.executable, EXAMPLE / "manage.py", *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def verdict(page: str) -> str:
+    """Read whether the page was computed or came from the cache."""
+    return re.search(r'class="verdict[^>]*>([^<]+)<', page).group(1)
+
+
+def calls(page: str) -> list[tuple[str, str]]:
+    """Read the cache calls that the page shows, with their outcomes."""
+    return re.findall(r"<tr><td>(\w+)</td><td>([^<]+)</td>", page)
+
+
+def test_the_second_visit_of_every_page_comes_from_the_cache(start: Callable[..., Site]) -> None:
+    """What one visit computed, the next finds."""
+    site = start()
+    # The rows of the last page are the list's, which has been here before.
+    firsts = [site.get(path) for path in ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")]
+    seconds = [site.get(path) for path in ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")]
+
+    assert [verdict(page) for page in firsts] == ["Computed"] * 3 + ["Came from the cache"]
+    assert [verdict(page) for page in seconds] == ["Came from the cache"] * 4
+    assert ("get_many", "0 of 60 hit") in calls(firsts[0])
+    assert calls(seconds[0]) == [("get_many", "60 of 60 hit"), ("get", "hit")]
+    assert ("get_or_set", "hit") in calls(seconds[1])
+    assert calls(seconds[2]) == [("get_or_set", "hit"), ("get", "hit"), ("get", "hit")]
+    assert calls(seconds[3]) == [("aget_many", "12 of 12 hit")]
+
+
+def test_an_async_view_computes_what_it_does_not_find(start: Callable[..., Site]) -> None:
+    """The async page does not depend on the list's visit."""
+    site = start()
+
+    first = site.get("/pole-to-pole/")
+
+    assert calls(first) == [("aget_many", "0 of 12 hit"), ("aset_many", "12 keys")]
+    assert calls(site.get("/pole-to-pole/")) == [("aget_many", "12 of 12 hit")]
+    assert ("get_many", "12 of 60 hit") in calls(site.get("/"))
+
+
+def test_an_edit_shows_on_every_page_at_once(start: Callable[..., Site]) -> None:
+    """After the form is saved no page shows the old name, and what was not touched is kept."""
+    site = start()
+    pages = ("/", "/lights/slettnes/", "/tonight/", "/pole-to-pole/")
+    before = [site.get(path) for path in pages]
+
+    saved = site.save("/lights/slettnes/edit/", name="Far North", dusk_angle="12", note="Mind!")
+    after = [site.get(path) for path in pages]
+
+    assert saved.url.endswith("/lights/slettnes/")
+    assert "is forgotten" in saved.text
+    assert "Mind!" in saved.text
+    assert all(">Slettnes<" in page for page in before)
+    assert not any(">Slettnes<" in page for page in after)
+    assert all(">Far North<" in page for page in after)
+    assert ("get_many", "59 of 60 hit") in calls(after[0])
+    assert verdict(after[2]) == "Computed"
+
+
+def test_a_bad_form_changes_nothing(start: Callable[..., Site]) -> None:
+    """A value out of range is refused beside its field, and the cache is not touched."""
+    site = start()
+    site.get("/lights/guia/")
+
+    refused = site.save("/lights/guia/edit/", name="Guia", dusk_angle="99", note="")
+
+    assert "less than or equal to 18" in refused.text
+    assert verdict(site.get("/lights/guia/")) == "Came from the cache"
+
+
+def test_the_session_remembers_the_visitor(start: Callable[..., Site]) -> None:
+    """Visits are counted and listed per visitor, and the session's key is never shown."""
+    site = start()
+    site.get("/lights/guia/")
+
+    page = site.get("/lights/galle/")
+
+    assert "opened 2 lighthouse pages" in page
+    assert "Guia</a>" in page
+    assert ("get", "hit") in calls(page)
+    assert site.visitor.cookies["sessionid"] not in page
+
+
+@pytest.mark.parametrize("options", [["--noreload"], []], ids=["noreload", "reload"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_local_server_ends_with_the_site(
+    start: Callable[..., Site], options: list[str], number: signal.Signals
+) -> None:
+    """Ctrl-C and SIGTERM end the site without a traceback, and nothing is left behind."""
+    # Not as errors: on Ctrl-C, Django's reloader itself leaves its child to be waited for.
+    site = start("runserver", *options, "0", PYTHONWARNINGS="default")
+    site.get("/lights/guia/")
+
+    if number is signal.SIGINT:
+        os.killpg(site.process.pid, number)
+    else:
+        site.process.send_signal(number)
+
+    assert "Traceback" not in site.rest_of_output()
+    assert site.process.returncode == 0
+
+
+def test_the_local_server_does_not_outlive_a_killed_site(start: Callable[..., Site]) -> None:
+    """Even SIGKILL, which lets the site do nothing more, leaves no orphan."""
+    site = start()
+
+    site.process.kill()
+
+    assert "Traceback" not in site.rest_of_output()
+
+
+def test_a_taken_port_is_told_and_leaves_nothing_behind(start: Callable[..., Site]) -> None:
+    """A second site on the same port says so and ends, with its local server."""
+    port = start().address.rpartition(":")[2]
+
+    second = start("runserver", "--noreload", port)
+
+    assert "That port is already in use" in second.rest_of_output()
+    assert second.process.returncode == 1
+
+
+def test_two_sites_start_at_once(start: Callable[..., Site]) -> None:
+    """Two sites that find no database agree on who makes it, and use a port each."""
+    sites = [start(), start()]
+
+    assert sites[0].address != sites[1].address
+    assert all("Galle</h1>" in site.get("/lights/galle/") for site in sites)
+
+
+def test_it_says_where_to_go_and_what_is_the_cache(start: Callable[..., Site]) -> None:
+    """The last lines before the first request are the ones that a newcomer needs."""
+    site = start()
+    site.get("/lights/guia/")
+    os.killpg(site.process.pid, signal.SIGINT)
+
+    assert f"Open {site.address}/ in a browser." in site.rest_of_output()
+    assert "cache “default-cache” of a local server (http://127.0.0.1:" in site.output
+
+
+def test_an_account_in_the_environment_is_used_as_it_is(start: Callable[..., Site]) -> None:
+    """With MOMENTO_API_KEY set the pages are kept where it says, and no local server is started."""
+    with running_server(caches=("lights",), token="key") as server:
+        site = start(
+            MOMENTO_API_KEY="key", MOMENTO_ENDPOINT=server.endpoint, MOMENTO_CACHE_NAME="lights"
+        )
+        site.get("/lights/guia/")
+        page = site.get("/lights/guia/")
+        statuses = {request.status for request in server.requests if request.method == "PUT"}
+
+    assert verdict(page) == "Came from the cache"
+    assert {204} == statuses
+
+
+def test_it_runs_under_an_asgi_server(start: Callable[..., Site], environ: dict[str, str]) -> None:
+    """Under uvicorn the same pages, async ones too, bring their style sheet and their report."""
+    pytest.importorskip("uvicorn")
+    manage(environ, "migrate")
+    uvicorn = ("-m", "uvicorn", "--app-dir", str(EXAMPLE), "--port", "0", "--lifespan", "off")
+
+    # Not as errors: Django warns of its own that static files are read synchronously.
+    site = start(*uvicorn, "mysite.asgi:application", PYTHONWARNINGS="default")
+
+    assert calls(site.get("/pole-to-pole/")) == [
+        ("aget_many", "0 of 12 hit"),
+        ("aset_many", "12 keys"),
+    ]
+    assert verdict(site.get("/lights/guia/")) == "Computed"
+    assert verdict(site.get("/lights/guia/")) == "Came from the cache"
+    assert "--paper" in site.get("/static/lighthouses/site.css")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check"], "no issues"),
+        (["makemigrations", "--check"], "No changes"),
+        (["shell", "-c", "from django.core.cache import cache; cache.set('a', 1)"], ""),
+        (["test"], "Ran 0 tests"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_other_commands_need_neither_account_nor_server(
+    environ: dict[str, str], arguments: list[str], said: str
+) -> None:
+    """Without an account the other commands work, with a cache in their own memory."""
+    assert said in manage(environ, *arguments)
