@@ -62,7 +62,7 @@ def draw(curve: Curve, children: Children, rounds: int, progress: Callable[[str]
     """Measure a curve, point by point."""
     drawn = Drawn(curve, [], {})
     for point in curve.points:
-        progress(f"growth with {curve.slug}: {point:g} {curve.varied}")
+        progress(f"growth with {curve.slug}: {point:,.0f} {curve.varied}")
         with Bench(children) as bench:
             cases = curve.cases(bench, point)
             measured = interleave(cases, rounds, lambda _: None)

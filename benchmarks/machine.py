@@ -20,6 +20,7 @@ def description() -> dict[str, str]:
     found = {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}",
+        "load at the start": _load(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "OpenSSL": ssl.OPENSSL_VERSION,
     }
@@ -32,6 +33,10 @@ def description() -> dict[str, str]:
         if shutil.which(program):
             found[program] = _program_version(program)
     return found
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "?"
 
 
 def _processor() -> str:

@@ -27,12 +27,14 @@ def write(results: Results, path: Path) -> None:
     """Draw the goals above the growth curves."""
     # The same figures give the same file, and text stays text.
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 9})
-    rows = (len(results.drawn) + 1) // 2
-    figure = plt.figure(figsize=(11, 5 + 3.4 * rows), layout="constrained")
-    grid = figure.add_gridspec(1 + rows, 2, height_ratios=[1.5] + [1] * rows)
-    _draw_goals(figure.add_subplot(grid[0, :]), results.figures(GOALS))
+    goals = results.figures(GOALS)
+    heights = [1.2 + 0.26 * len(goals)] + [3.2] * ((len(results.drawn) + 1) // 2)
+    figure = plt.figure(figsize=(11, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_goals(parts[0].add_subplot(), goals)
     for index, drawn in enumerate(results.drawn):
-        _draw_growth(figure.add_subplot(grid[1 + index // 2, index % 2]), drawn)
+        part = parts[1 + index // 2]
+        _draw_growth(part.add_subplot(1, 2, 1 + index % 2), drawn)
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
 
@@ -63,7 +65,12 @@ def _draw_growth(axes: Axes, drawn: Drawn) -> None:
         axes.plot(drawn.points, values, marker="o", markersize=3, label=name, color=next(colours))
     if 0 not in drawn.points:
         axes.set_xscale("log")
-    axes.set_yscale("log")
+    if drawn.curve.whole_call:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xticks(drawn.points, [f"{point:,.0f}" for point in drawn.points])
+    axes.minorticks_off()
     axes.set_title(drawn.curve.title)
     axes.set_xlabel(drawn.curve.varied)
     axes.set_ylabel(drawn.curve.counted)

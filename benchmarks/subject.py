@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from django_momento_http.cache import MomentoCache
 from wire import CACHE, TOKEN, target
 
+from django_momento_http.cache import MomentoCache
 from django_momento_http.calls import Call
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.transport import Origin, Transport

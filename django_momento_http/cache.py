@@ -17,6 +17,9 @@ from .conf import Options, read_options
 from .store import Space, Store, encode_key, shared_store
 
 
+_UNKNOWN = object()
+
+
 class MomentoCache(BaseCache):
     """Django's cache, kept in Momento over plain HTTP.
 
@@ -28,7 +31,7 @@ class MomentoCache(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
-        options = read_options(location, params.get("OPTIONS", {}))
+        options = _options(location, params)
         self._space = Space(options, str(self.key_prefix), _secrets(options))
         self._shared = self._find_store()
 
@@ -125,26 +128,30 @@ class MomentoCache(BaseCache):
     def get_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        value = self.get(key, self._missing_key, version)
-        if value is not self._missing_key:
-            return value
-        if callable(default):
-            default = default()
         store = self._store
         wire_key = self._wire_key(key, version)
-        return store.run(store.get_or_add(wire_key, default, self._seconds(timeout)))
+        value = store.run(store.get(wire_key, self._missing_key, _UNKNOWN))
+        if value is not self._missing_key and value is not _UNKNOWN:
+            return value
+        made = default() if callable(default) else default
+        # Where the service could not be asked, it is not asked again: the caller has waited enough.
+        if value is _UNKNOWN:
+            return made
+        return store.run(store.get_or_add(wire_key, made, self._seconds(timeout)))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        value = await self.aget(key, self._missing_key, version)
-        if value is not self._missing_key:
-            return value
-        if callable(default):
-            default = default()
         store = self._store
         wire_key = self._wire_key(key, version)
-        return await store.arun(store.get_or_add(wire_key, default, self._seconds(timeout)))
+        value = await store.arun(store.get(wire_key, self._missing_key, _UNKNOWN))
+        if value is not self._missing_key and value is not _UNKNOWN:
+            return value
+        made = default() if callable(default) else default
+        # Where the service could not be asked, it is not asked again: the caller has waited enough.
+        if value is _UNKNOWN:
+            return made
+        return await store.arun(store.get_or_add(wire_key, made, self._seconds(timeout)))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store
@@ -242,6 +249,16 @@ class MomentoCache(BaseCache):
             f"Momento cache {self._space.options.location!r}: {problem};"
             " it must be a file of PEM certificates"
         )
+
+
+def _options(location: str, params: dict[str, Any]) -> Options:
+    try:
+        return read_options(location, params.get("OPTIONS", {}))
+    except ImproperlyConfigured as error:
+        problem = str(error)
+    # A debug page prints the locals of this frame and of Django's, which hold the token in here.
+    params.pop("OPTIONS", None)
+    raise ImproperlyConfigured(problem)
 
 
 def _secrets(options: Options) -> tuple[bytes, ...]:

@@ -99,7 +99,7 @@ class Breaker:
         self._ticket: int | None = 0  # everybody's while closed, None otherwise
         self._is_probing = False
         self._until = 0.0  # open: the time of the probe; half-open: when the probe is given up
-        self._lost = 0.0  # deadlines; never 0 unless closed
+        self._lost = 0.0  # deadlines; the whole budget unless closed
         self._limits = 0  # 429s in a row
         self._pause = FIRST_PAUSE
         self.openings = 0
@@ -170,7 +170,7 @@ class Breaker:
 
     def _fail(self, elapsed: float) -> None:
         self._lost += max(elapsed / self._deadline, LEAST_LOSS)
-        if self._is_probing or self._lost >= BUDGET:
+        if self._lost >= BUDGET:  # as it always is while probing
             self._open()
 
     def _limit(self, retry_after: float) -> None:
@@ -220,7 +220,7 @@ class LogLimiter:
             if now < due:
                 self._lines[pair] = due, held + 1
                 return None
-            if pair not in self._lines and len(self._lines) >= self._MOST:
+            if len(self._lines) >= self._MOST:
                 del self._lines[min(self._lines, key=self._lines.__getitem__)]
             self._lines[pair] = now + self._SECONDS, 0
             return held

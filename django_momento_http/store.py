@@ -103,14 +103,18 @@ class Store:
 
     # Reading
 
-    def get(self, key: str, default: Any) -> Plan[Any]:
-        """Return the value, or the default."""
-        [value] = yield from self._values("get", [key])
-        return default if value is _MISSING else value
+    def get(self, key: str, default: Any, unknown: Any = _MISSING) -> Plan[Any]:
+        """Return the value, the default where there is none, ``unknown`` where none could be had."""
+        failures: list[MomentoError] = []
+        [value] = yield from self._values("get", [key], failures)
+        if value is not _MISSING:
+            return value
+        is_known = unknown is _MISSING or all(isinstance(f, StoredValueError) for f in failures)
+        return default if is_known else unknown
 
     def get_many(self, names: Mapping[str, K]) -> Plan[dict[K, Any]]:
         """Return the values that there are, under the names that the keys stand for."""
-        values = yield from self._values("get_many", list(names))
+        values = yield from self._values("get_many", list(names), [])
         pairs = zip(names.values(), values, strict=True)
         return {name: value for name, value in pairs if value is not _MISSING}
 
@@ -181,10 +185,11 @@ class Store:
             raise ValueError(_NOT_THERE)
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
-        changed = self._envelope.pack(value + delta, found.expires_at)
+        total = value + delta
+        changed = self._envelope.pack(total, found.expires_at)
         if (yield from self._write("incr", {key: changed}, self._ttl_left(found))):
             raise ValueError(_NOT_THERE)
-        return value + delta
+        return total
 
     def move(self, key: str, new_key: str) -> Plan[None]:
         """Store the value under another key, with the lifetime that is left, and remove it here."""
@@ -230,10 +235,9 @@ class Store:
 
     # Stored values
 
-    def _values(self, name: str, keys: list[str]) -> Plan[list[Any]]:
-        """Return the values in the order of the keys, _MISSING where there is none."""
+    def _values(self, name: str, keys: list[str], failures: list[MomentoError]) -> Plan[list[Any]]:
+        """Return the values in the order of the keys, _MISSING where none is to be had."""
         values = [_MISSING] * len(keys)
-        failures: list[MomentoError] = []
         # Each is loaded as it comes, while others are still under way.
         for index, outcome in (yield from self._ask([Operation.get(key) for key in keys])):
             found = self._opened(keys[index], outcome)

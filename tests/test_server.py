@@ -1,5 +1,7 @@
 """What the local server promises, held against the service's specification."""
 
+import asyncio
+import gc
 import itertools
 import os
 import random
@@ -13,13 +15,13 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from typing import NamedTuple
 
 import pytest
 
-from django_momento_http.server import MAX_ITEM, Config, Fault, Service, Store, TokenBucket
+from django_momento_http.server import MAX_ITEM, Config, Fault, Server, Service, Store, TokenBucket
 from django_momento_http.testing import RunningServer, running_server
 
 CACHE = "/cache/default-cache"
@@ -365,6 +367,7 @@ def test_items_are_limited(server: RunningServer, excess: int, status: int, chun
         reply = connection.getresponse()
         assert (reply.status, bool(reply.read())) == (status, status == 400)
         assert len(server.items) == (status == 204)
+        assert server.requests[0].size == (len(value) if status == 204 else 0)
         connection.request("GET", A_KEY, headers={"Authorization": server.token})
         assert len(connection.getresponse().read()) == (len(value) if status == 204 else 13)
 
@@ -430,7 +433,8 @@ def test_answers_pipelined_requests_in_order(server: RunningServer) -> None:
     """Requests sent without waiting are answered one after the other, also where one is late."""
     for name in "abc":
         server.put("default-cache", name.encode(), f"value-{name}".encode())
-    server.inject(Fault(key=b"b", delay=0.05))
+    server.inject(Fault(key=b"b", delay=0.1))
+    begin = time.monotonic()
     wanted = "abcabc"
     requests = [
         raw("GET", f"{CACHE}?key={name}", end=last)
@@ -438,6 +442,7 @@ def test_answers_pipelined_requests_in_order(server: RunningServer) -> None:
     ]
     answers = talk(server, b"".join(requests))
     assert re.findall(rb"value-(.)", answers) == [name.encode() for name in wanted]
+    assert time.monotonic() - begin >= 0.1
 
 
 def test_reads_a_request_in_pieces(server: RunningServer) -> None:
@@ -582,6 +587,28 @@ def test_a_client_that_does_not_read_stops_being_read(server: RunningServer) -> 
             for _ in range(100_000):
                 connection.sendall(request)
     assert ask(server, "GET", f"{CACHE}?key=b").status == 404
+
+
+def test_stopping_waits_for_what_was_just_accepted() -> None:
+    """Connections that arrive while the server stops are closed, not leaked."""
+
+    async def connect_and_stop(stack: ExitStack) -> list[socket.socket]:
+        server = Server(Service(Config()))
+        await server.start()
+        port = int(server.endpoint.rpartition(":")[2])
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        await server.stop()
+        return connections
+
+    with ExitStack() as stack:
+        for connection in asyncio.run(connect_and_stop(stack)):
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    gc.collect()
 
 
 def mutations(chance: random.Random) -> Iterator[bytes]:

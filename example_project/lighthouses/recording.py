@@ -19,6 +19,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.decorators import sync_and_async_middleware
+
 from django_momento_http.cache import MomentoCache
 
 PLACE = b"<!-- cache report -->"  # stands in base.html, and so in pages that cache_page keeps
@@ -38,7 +39,7 @@ class Operation:
     @property
     def outcome(self) -> str:
         if self.hits is None:
-            return f"{len(self.keys)} keys" if len(self.keys) > 1 else "done"
+            return f"{len(self.keys)} keys" if len(self.keys) > 1 else "sent"
         if len(self.keys) > 1:
             return f"{self.hits} of {len(self.keys)} hit"
         return "hit" if self.hits else "miss"
