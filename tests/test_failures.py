@@ -379,22 +379,27 @@ def test_one_probe_at_a_time(breaker: Breaker, clock: Clock) -> None:
     assert sum(ticket is not None for ticket in tickets) == 1
 
 
-def test_the_probe_is_taken_while_another_asks() -> None:
-    """A thread that is overtaken between looking at the clock and asking gets no second probe."""
-    now = 0.0
+def test_who_comes_late_to_the_lock_gets_no_probe(breaker: Breaker, clock: Clock) -> None:
+    """A thread that is overtaken between its look at the clock and the lock is refused."""
+    lock = breaker._lock
     overtaking: list[int | None] = []
 
-    def clock() -> float:
-        if now and not overtaking:
-            overtaking.append(None)
-            overtaking.append(breaker.admit())
-        return now
+    class Overtaken:
+        """A lock that another thread takes first."""
 
-    breaker = Breaker(DEADLINE, clock)
+        def __enter__(self) -> None:
+            breaker._lock = lock
+            overtaking.append(breaker.admit())
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
     fail(breaker, 3)
-    now = 60.0
+    clock.now += 60
+    breaker._lock = Overtaken()  # type: ignore[assignment]
     assert breaker.admit() is None
-    assert overtaking[-1] is not None
+    assert overtaking[0] is not None
 
 
 def test_a_lost_probe_is_given_up(breaker: Breaker, clock: Clock) -> None:
