@@ -194,7 +194,7 @@ def many(bench: Bench, count: int, latency_ms: float = LATENCY_MS) -> list[Case]
     keys = [wire_key(subject, key) for key in values]
     floor = bench.keep(wire.SelectorsFloor(server.port, WIDTH))
     bodies = floor.get_many(keys)
-    over_threads = bench.keep(ThreadedRequests(origin))
+    over_threads_get = partial(bench.keep(ThreadedRequests(origin)).get_many, keys)
     return [
         Case("selectors floor", partial(floor.get_many, keys), bodies, count),
         Case("MomentoCache.get_many", partial(subject.get_many, list(values)), values, count),

@@ -6,11 +6,13 @@ here it is called once for threads and once for tasks, because before Django 6.1
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.utils.encoding import force_bytes
 
 from .conf import Options, read_options
@@ -80,13 +82,16 @@ class MomentoCache(BaseCache):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
         store = self._store
-        store.run(store.set(self._wire_key(key, version), value, self._seconds(timeout)))
+        wire_key = self._wire_key(key, version)
+        store.run(store.set(wire_key, store.dumps(value), self._seconds(timeout)))
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
         store = self._store
-        await store.arun(store.set(self._wire_key(key, version), value, self._seconds(timeout)))
+        wire_key = self._wire_key(key, version)
+        payload = await self._dumps(value)
+        await store.arun(store.set(wire_key, payload, self._seconds(timeout)))
 
     def set_many(
         self,
@@ -96,8 +101,8 @@ class MomentoCache(BaseCache):
     ) -> list[Any]:
         store = self._store
         names = self._wire_keys(data, version)
-        values = {wire_key: data[key] for wire_key, key in names.items()}
-        failed = store.run(store.set_many(values, self._seconds(timeout)))
+        payloads = {wire_key: store.dumps(data[key]) for wire_key, key in names.items()}
+        failed = store.run(store.set_many(payloads, self._seconds(timeout)))
         return [names[wire_key] for wire_key in failed]
 
     async def aset_many(
@@ -108,22 +113,24 @@ class MomentoCache(BaseCache):
     ) -> list[Any]:
         store = self._store
         names = self._wire_keys(data, version)
-        values = {wire_key: data[key] for wire_key, key in names.items()}
-        failed = await store.arun(store.set_many(values, self._seconds(timeout)))
+        payloads = {wire_key: await self._dumps(data[key]) for wire_key, key in names.items()}
+        failed = await store.arun(store.set_many(payloads, self._seconds(timeout)))
         return [names[wire_key] for wire_key in failed]
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         store = self._store
-        return store.run(store.add(self._wire_key(key, version), value, self._seconds(timeout)))
+        wire_key = self._wire_key(key, version)
+        return store.run(store.add(wire_key, store.dumps(value), self._seconds(timeout)))
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         store = self._store
         wire_key = self._wire_key(key, version)
-        return await store.arun(store.add(wire_key, value, self._seconds(timeout)))
+        payload = await self._dumps(value)
+        return await store.arun(store.add(wire_key, payload, self._seconds(timeout)))
 
     def get_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -137,7 +144,8 @@ class MomentoCache(BaseCache):
         # Where the service could not be asked, it is not asked again: the caller has waited enough.
         if value is _UNKNOWN:
             return made
-        return store.run(store.get_or_add(wire_key, made, self._seconds(timeout)))
+        payload = store.dumps(made)
+        return store.run(store.get_or_add(wire_key, made, payload, self._seconds(timeout)))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -151,7 +159,8 @@ class MomentoCache(BaseCache):
         # Where the service could not be asked, it is not asked again: the caller has waited enough.
         if value is _UNKNOWN:
             return made
-        return await store.arun(store.get_or_add(wire_key, made, self._seconds(timeout)))
+        payload = await self._dumps(made)
+        return await store.arun(store.get_or_add(wire_key, made, payload, self._seconds(timeout)))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store
@@ -221,10 +230,8 @@ class MomentoCache(BaseCache):
 
     def _wire_key(self, key: Any, version: int | None) -> str:
         made = self.make_and_validate_key(key, version=version)
-        try:
+        with suppress(UnicodeEncodeError):
             return encode_key(made.encode())
-        except UnicodeEncodeError:
-            pass
         # Without the error as its cause, which would show the key.
         raise InvalidCacheKey("a cache key must be text that UTF-8 can encode; it has a surrogate")
 
@@ -233,6 +240,12 @@ class MomentoCache(BaseCache):
 
     def _seconds(self, timeout: Any) -> Any:
         return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+
+    async def _dumps(self, value: Any) -> bytes:
+        """Serialize in the task, or where Django lets a task query the database."""
+        with suppress(SynchronousOnlyOperation):  # an unevaluated queryset
+            return self._store.dumps(value)
+        return await sync_to_async(self._store.dumps, thread_sensitive=True)(value)
 
     @property
     def _store(self) -> Store:

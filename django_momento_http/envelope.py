@@ -96,9 +96,12 @@ class Envelope:
         self._compressor = compressor
         self._compress_min_bytes = compress_min_bytes
 
-    def pack(self, value: Any, expires_at: float | None) -> Stored:
-        """Return the value, serialized and compressed; raise what the serializer raises."""
-        payload = self._serializer.codec.dumps(value)
+    def dumps(self, value: Any) -> bytes:
+        """Return the value, serialized; raise what the serializer raises."""
+        return self._serializer.codec.dumps(value)
+
+    def pack(self, payload: bytes, expires_at: float | None) -> Stored:
+        """Return a serialized value, compressed where that pays."""
         compressor, body = self._compressed(payload)
         # A payload past the field's range is refused by its size, whatever is written here.
         length = min(len(payload), 2**32 - 1)

@@ -132,34 +132,41 @@ class Store:
             return None
         return max(found.expires_at - self._wall_clock(), 0.0)
 
-    # Writing
+    # Writing: payloads are values that went through dumps().
 
-    def set(self, key: str, value: Any, timeout: float | None) -> Plan[None]:
+    def dumps(self, value: Any) -> bytes:
+        """Return the value, serialized; raise what the serializer raises.
+
+        It is for the caller's own thread: serializing may run any code, a query of the database for one.
+        """
+        return self._envelope.dumps(value)
+
+    def set(self, key: str, payload: bytes, timeout: float | None) -> Plan[None]:
         """Store the value, or remove it where the timeout is 0 or less."""
-        yield from self.set_many({key: value}, timeout, "set")
+        yield from self.set_many({key: payload}, timeout, "set")
 
     def set_many(
-        self, values: Mapping[str, Any], timeout: float | None, name: str = "set_many"
+        self, payloads: Mapping[str, bytes], timeout: float | None, name: str = "set_many"
     ) -> Plan[list[str]]:
         """Store the values and return the keys of those that were not."""
         life = self._lifetime(timeout)
-        failed = yield from self._write(name, self._packed(values, life), life.ttl)
-        self._counters.served("sets", len(values) - len(failed))
+        failed = yield from self._write(name, self._packed(payloads, life), life.ttl)
+        self._counters.served("sets", len(payloads) - len(failed))
         return failed
 
-    def add(self, key: str, value: Any, timeout: float | None) -> Plan[bool]:
+    def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
         """Store the value where there is none, and return whether it was stored; not atomic."""
         life = self._lifetime(timeout)
-        items = self._packed({key: value}, life)
+        items = self._packed({key: payload}, life)
         found = yield from self._find("add", key)
         if found is not None:
             return False
         return not (yield from self._write("add", items, life.ttl))
 
-    def get_or_add(self, key: str, value: Any, timeout: float | None) -> Plan[Any]:
+    def get_or_add(self, key: str, value: Any, payload: bytes, timeout: float | None) -> Plan[Any]:
         """Return the value that is there, or else this one, which is then stored."""
         life = self._lifetime(timeout)
-        items = self._packed({key: value}, life)
+        items = self._packed({key: payload}, life)
         found = yield from self._find("get_or_set", key)
         if isinstance(found, Stored):
             there = self._loaded("get_or_set", found)
@@ -186,7 +193,7 @@ class Store:
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
         total = value + delta
-        changed = self._envelope.pack(total, found.expires_at)
+        changed = self._envelope.pack(self._envelope.dumps(total), found.expires_at)
         if (yield from self._write("incr", {key: changed}, self._ttl_left(found))):
             raise ValueError(_NOT_THERE)
         return total
@@ -284,8 +291,8 @@ class Store:
         self._report(name, failures)
         return value
 
-    def _packed(self, values: Mapping[str, Any], life: "_Lifetime") -> dict[str, Stored]:
-        return {key: self._envelope.pack(value, life.expires_at) for key, value in values.items()}
+    def _packed(self, payloads: Mapping[str, bytes], life: "_Lifetime") -> dict[str, Stored]:
+        return {key: self._envelope.pack(data, life.expires_at) for key, data in payloads.items()}
 
     def _lifetime(self, timeout: float | None) -> "_Lifetime":
         longest = self._max_ttl
