@@ -1,8 +1,8 @@
 """The cache backend that ``BACKEND`` names: Django's contract in Django's words.
 
-It knows keys, versions, timeouts and defaults. What each method does with the service is in ``store``;
-here it is called once for threads and once for tasks, because before Django 6.1 the ``a*`` methods of
-``BaseCache`` bypass a backend's own.
+It knows keys, versions, timeouts and defaults. What each method does with the service is in
+``store``; here it is called once for threads and once for tasks, because before Django 6.1 the
+``a*`` methods of ``BaseCache`` bypass a backend's own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,6 @@ from django.utils.encoding import force_bytes
 from .conf import Options, read_options
 from .store import Space, Store, encode_key, shared_store
 
-
 _UNKNOWN = object()
 
 
@@ -26,9 +25,9 @@ class MomentoCache(BaseCache):
     """Django's cache, kept in Momento over plain HTTP.
 
     LOCATION is the Momento cache's name; the README describes OPTIONS. Building one raises
-    ``ImproperlyConfigured``; methods raise ``MomentoError`` only with ON_ERROR "raise". Instances are
-    cheap, because Django makes one per thread and task: those of one configuration share connections
-    and everything else that is worth keeping.
+    ``ImproperlyConfigured``; methods raise ``MomentoError`` only with ON_ERROR "raise". Instances
+    are cheap, because Django makes one per thread and task: those of one configuration share
+    connections and everything else that is worth keeping.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ class MomentoClient:
         return f"<MomentoClient {self._location!r} {self._service.breaker!r} {self._account!r}>"
 
     def stats(self) -> dict[str, object]:
-        """Return the counters, and the state of the breaker that keeps requests back, if one does."""
+        """Return the counters, and the state of the breaker that keeps requests back, if any."""
         breakers = (self._service.breaker, self._account)
         states = [breaker.state for breaker in breakers if breaker.state != "closed"]
         return {

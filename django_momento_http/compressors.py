@@ -1,8 +1,8 @@
 """Bytes to fewer bytes and back, never to more than the reader allows.
 
-A compressor is a class with ``compress(data) -> bytes`` and ``decompress(data, size) -> bytes``, where
-``size`` is the exact number of bytes that must come out. It knows nothing of values or of the stored
-format.
+A compressor is a class with ``compress(data) -> bytes`` and ``decompress(data, size) -> bytes``,
+where ``size`` is the exact number of bytes that must come out. It knows nothing of values or of the
+stored format.
 """
 
 import importlib
@@ -40,7 +40,7 @@ class ZlibCompressor:
         return zlib.compress(data, _LEVEL)
 
     def decompress(self, data: bytes, size: int) -> bytes:
-        """Inflate at most ``size`` bytes; ValueError or zlib.error unless exactly that comes out."""
+        """Inflate to exactly ``size`` bytes; ValueError or zlib.error where that is not so."""
         inflater = zlib.decompressobj()
         inflated = inflater.decompress(data, size + 1)
         return _exactly(inflated, size, complete=inflater.eof and not inflater.unused_data)

@@ -1,8 +1,8 @@
 """One keep-alive connection: a request's bytes out, one parsed reply back.
 
 Everything that may have to wait is a generator that yields the poll events it waits for and is sent
-the events that came, 0 when its time is up; whoever drives it owns the clock. So the same steps serve
-one request or many at once. It knows nothing of caches, tokens or retries.
+the events that came, 0 when its time is up; whoever drives it owns the clock. So the same steps
+serve one request or many at once. It knows nothing of caches, tokens or retries.
 """
 
 import errno

@@ -83,7 +83,7 @@ def is_plain_to_elsewhere(endpoint: str) -> bool:
 
 def _split(value: object) -> _Url:
     if not isinstance(value, str):
-        raise ValueError(f"must be a string, not {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"must be a string, not {type(value).__name__}")
     if _NOT_VISIBLE_ASCII.search(value):
         raise ValueError("must not contain whitespace, control or non-ASCII characters")
     match = _URL.fullmatch(value)

@@ -14,9 +14,9 @@ Byte by byte, integers unsigned and big-endian::
         32    32  HMAC-SHA256 over scope, wire key, bytes 0 to 31 and body
         64     -  body
 
-The scope is the cache's name and the KEY_PREFIX; it and the wire key are each preceded by their length
-in 4 bytes, so that nothing can be moved from one to the next. A reader verifies before it looks at
-anything else. It knows nothing of HTTP or of Django.
+The scope is the cache's name and the KEY_PREFIX; it and the wire key are each preceded by their
+length in 4 bytes, so that nothing can be moved from one to the next. A reader verifies before it
+looks at anything else. It knows nothing of HTTP or of Django.
 """
 
 import hashlib
@@ -187,7 +187,7 @@ class Envelope:
 
 
 def _argument(code: int, data: Any) -> Any:
-    """Return what a codec is given: ours read where the value was received, others get ``bytes``."""
+    """Return what a codec is given: ours take the received buffer, others get ``bytes``."""
     return bytes(data) if is_foreign(code) else data
 
 

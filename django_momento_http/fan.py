@@ -1,7 +1,7 @@
 """Many requests under way at once, without threads: write on all connections, read what comes.
 
-Each answer is handed on as soon as it is whole, and its connection takes the next request; a slow one
-holds back nobody. It knows nothing of what is asked or answered.
+Each answer is handed on as soon as it is whole, and its connection takes the next request; a slow
+one holds back nobody. It knows nothing of what is asked or answered.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,9 @@
 """What this process knows of the clear marker: which values are of the current generation.
 
-The service has no flush. Each value carries the generation that was current when it was written, and
-one reserved key, the marker, holds the current one; ``clear()`` raises it. The knowledge only moves
-forward, because the service's reads may be stale. It asks nobody: clocks and answers come from outside.
+The service has no flush. Each value carries the generation that was current when it was written,
+and one reserved key, the marker, holds the current one; ``clear()`` raises it. The knowledge only
+moves forward, because the service's reads may be stale. It asks nobody: clocks and answers come
+from outside.
 """
 
 import threading

@@ -92,7 +92,7 @@ def named(accepted: str, find: Callable[[str], T]) -> Callable[[object], T]:
 def secret(value: object) -> str:
     """Parse a string that no message may show."""
     if not isinstance(value, str):
-        raise ValueError(f"must be a string, not {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"must be a string, not {type(value).__name__}")
     if not value:
         raise ValueError("must not be empty")
     return value

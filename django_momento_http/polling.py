@@ -1,7 +1,7 @@
 """Waiting for sockets: ``select.poll`` where the platform has it, else the same over ``select``.
 
-Sockets are kept non-blocking and waited for here, so that one system call does what a timeout of the
-socket's own would do in two. It knows nothing of connections.
+Sockets are kept non-blocking and waited for here, so that one system call does what a timeout of
+the socket's own would do in two. It knows nothing of connections.
 """
 
 import select

@@ -20,8 +20,8 @@ _REGISTRIES: "weakref.WeakSet[PerProcess[Any, Any]]" = weakref.WeakSet()
 class PerProcess(Generic[K, V]):
     """One value per key and process.
 
-    ``discard`` puts a value away; it must be harmless in a forked child to the parent's value, and take
-    no lock, because in a child its owner may not exist.
+    ``discard`` puts a value away; it must be harmless in a forked child to the parent's value, and
+    take no lock, because in a child its owner may not exist.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class Registry(Generic[T]):
     def _import(self, spec: str) -> T:
         try:
             made: Any = import_string(spec)()
-        except Exception as error:  # noqa: BLE001 - foreign code may fail in any way
+        except Exception as error:
             raise ValueError(
                 f"{spec!r} cannot be imported and called without arguments ({error})"
             ) from error

@@ -1,8 +1,9 @@
 """Carries plans out: for a thread that waits, or for tasks of any event loop.
 
 A plan is a generator that yields lists of operations and is sent their outcomes as (index, outcome)
-pairs, in the order in which they come; what it returns is the result. So each cache method is written
-once for sync and async, single and many. It knows how plans are driven, not what they are for.
+pairs, in the order in which they come; what it returns is the result. So each cache method is
+written once for sync and async, single and many. It knows how plans are driven, not what they are
+for.
 """
 
 import asyncio
@@ -80,8 +81,8 @@ class _Job:
 class Runner:
     """Drives the plans of one client.
 
-    What tasks ask for in one turn of their loop goes to a worker thread together and is under way at
-    once, so that a burst costs little more than its slowest request, and the loop is never held.
+    What tasks ask for in one turn of their loop goes to a worker thread together and is under way
+    at once, so that a burst costs little more than its slowest request, and the loop is never held.
     """
 
     def __init__(self, client: MomentoClient, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,7 +1,7 @@
 """Python values to bytes and back.
 
-A serializer is a class with ``dumps(value) -> bytes`` and ``loads(bytes)``. It never sees bytes whose
-signature was not verified first, and knows nothing of compression or of the stored format.
+A serializer is a class with ``dumps(value) -> bytes`` and ``loads(bytes)``. It never sees bytes
+whose signature was not verified first, and knows nothing of compression or of the stored format.
 """
 
 import json

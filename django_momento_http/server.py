@@ -123,7 +123,7 @@ class Request(NamedTuple):
     seconds: float = 0.0
 
 
-class Refused(Exception):  # noqa: N818 - an answer on its way, not an error
+class Refused(Exception):
     """Ends the reading of a request with an answer."""
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:

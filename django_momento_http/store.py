@@ -94,7 +94,7 @@ class Store:
         return f"<Store {self._location!r} {self._client!r} {self._generation!r}>"
 
     def close(self) -> None:
-        """Mark this store as left behind, by a fork or at exit; its connections are the client's."""
+        """Mark this store as left behind; its connections are the client's."""
         self.is_closed = True
 
     def stats(self) -> dict[str, object]:
@@ -104,7 +104,7 @@ class Store:
     # Reading
 
     def get(self, key: str, default: Any, unknown: Any = _MISSING) -> Plan[Any]:
-        """Return the value, the default where there is none, ``unknown`` where none could be had."""
+        """Return the value, or the default; ``unknown`` where the service could not say."""
         failures: list[MomentoError] = []
         [value] = yield from self._values("get", [key], failures)
         if value is not _MISSING:
@@ -137,7 +137,8 @@ class Store:
     def dumps(self, value: Any) -> bytes:
         """Return the value, serialized; raise what the serializer raises.
 
-        It is for the caller's own thread: serializing may run any code, a query of the database for one.
+        It is for the caller's own thread: serializing may run any code, a query of the database for
+        one.
         """
         return self._envelope.dumps(value)
 
@@ -357,7 +358,7 @@ class Store:
         return outcomes
 
     def _ask(self, operations: list[Operation]) -> Plan[Outcomes]:
-        """Return the outcomes as they come, after the marker was read beside them where it is due."""
+        """Return the outcomes as they come; the marker is read beside them where it is due."""
         if not operations:
             return ()
         if operations[0].method == "DELETE" or not self._generation.is_due():

@@ -21,7 +21,7 @@ class TokenSource:
         return f"<TokenSource {'constant' if self._flight is None else 'callable'}>"
 
     def current(self, timeout: float) -> str:
-        """Return the token; AccessDenied when the callable gives none within ``timeout`` seconds."""
+        """Return the token; AccessDenied when there is none within ``timeout`` seconds."""
         return self._current if self._current is not None else self._ask(timeout)
 
     def renew(self, refused: str, timeout: float) -> str | None:

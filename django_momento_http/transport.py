@@ -1,9 +1,9 @@
 """Bytes over HTTP to one origin: one request through ``requests``, or many under way at once.
 
-Single requests pass through ``Session.send``, so that instrumentation of `requests` sees them and the
-headers that it adds go on the wire; everything below is sockets of our own, which gives true deadlines
-and costs a tenth. What went wrong is returned, not raised. It knows nothing of caches, breakers or
-what a status means.
+Single requests pass through ``Session.send``, so that instrumentation of `requests` sees them and
+the headers that it adds go on the wire; everything below is sockets of our own, which gives true
+deadlines and costs a tenth. What went wrong is returned, not raised. It knows nothing of caches,
+breakers or what a status means.
 """
 
 import ssl
@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util import Timeout
 
 from . import __version__
@@ -30,8 +30,16 @@ from .resolver import Resolver
 
 # Instrumentation may add headers, never these.
 _OUR_HEADERS = frozenset(
-    ("accept-encoding", "authorization", "connection", "content-length", "content-type", "host")
-    + ("transfer-encoding", "user-agent")
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+        "user-agent",
+    }
 )
 # Deadlines are kept below `requests`.
 _NO_TIMEOUT: Any = Timeout()
