@@ -225,8 +225,11 @@ class MomentoClient:
         self._service.breaker.record(service, CircuitOpen(), 0.0)
         return denied
 
-    def settle(self, attempt: _Attempt, answer: Answer) -> "Outcome | _Attempt":
-        """Return what an answer means; the attempt itself when it is to be sent again."""
+    def settle(self, attempt: _Attempt, answer: Answer, company: int = 1) -> "Outcome | _Attempt":
+        """Return what an answer means; the attempt itself when it is to be sent again.
+
+        ``company`` is how many were waited for together: they share the seconds that were lost.
+        """
         elapsed = self._clock() - attempt.started
         outcome = _outcome(attempt.method, answer)
         if not attempt.is_retry:
@@ -243,7 +246,7 @@ class MomentoClient:
             self._account.record(attempt.tickets[0], CircuitOpen(), 0.0)
             self._service.breaker.record(attempt.tickets[1], None, elapsed)
             return attempt
-        self._record(attempt, outcome, elapsed)
+        self._record(attempt, outcome, elapsed / company)
         return attempt if self._try_again(attempt, outcome) else outcome
 
     def _record(self, attempt: _Attempt, error: MomentoError | None, elapsed: float) -> None:
@@ -289,6 +292,7 @@ class Batch:
         self._transport = transport
         self._pending: deque[_Attempt] = deque()
         self._settled: list[tuple[Any, Outcome]] = []
+        self._under_way = 0
 
     def add(self, operation: Operation, deadline: float, tag: object) -> None:
         """Put an operation under way; its outcome comes with the tag."""
@@ -307,14 +311,17 @@ class Batch:
             attempt = self._pending.popleft()
             refused = self._client.admit(attempt)
             if refused is None:
+                self._under_way += 1
                 return attempt
             self._settled.append((attempt.tag, refused))
         return None
 
     def _settle(self, answers: list[tuple[Call, Answer]]) -> None:
+        company = self._under_way
+        self._under_way -= len(answers)
         for attempt, answer in answers:
             assert isinstance(attempt, _Attempt)  # noqa: S101 - only attempts are handed down
-            outcome = self._client.settle(attempt, answer)
+            outcome = self._client.settle(attempt, answer, company)
             if isinstance(outcome, _Attempt):
                 self._pending.appendleft(outcome)
             else:
