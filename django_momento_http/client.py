@@ -36,6 +36,9 @@ logger = logging.getLogger("django_momento_http")
 # "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
 # takes is never refused here, and what it refuses is a 400.
 _ITEM_LIMIT = 5 * 1024 * 1024
+# The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
+# besides, so that it keeps the timeout in all.
+_WAITING = 0.99
 # Trouble with this account or cache; the service itself is well.
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
 
@@ -132,7 +135,7 @@ class MomentoClient:
         self._clock = clock
         self._location = options.location
         self._path = f"/cache/{options.location}?key_base64="
-        self._patience = options.request_timeout
+        self._patience = _WAITING * options.request_timeout
         self._width = options.max_connections
         self._service = _SERVICES.get(
             _Endpoint(
