@@ -15,7 +15,7 @@ _DEPTH = 64
 _SECONDS = 1.0
 _REPEATS = 5
 _WIDTH = 64
-_BATCH = 6400
+_BATCH = 12800
 
 
 @dataclass(frozen=True)

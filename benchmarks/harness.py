@@ -50,7 +50,8 @@ class Measured:
 
     def median(self, name: str, measure: str) -> float:
         """Return the median seconds of one operation."""
-        return median(getattr(s, measure) for s in self.samples[name] if s is not None)
+        samples = [sample for sample in self.samples[name] if sample is not None]
+        return float(median(getattr(sample, measure) for sample in samples))
 
     def ratio(self, subject: str, peer: str, measure: str) -> "Spread":
         """Return subject divided by peer, round by round."""

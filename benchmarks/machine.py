@@ -5,6 +5,7 @@ import platform
 import shutil
 import ssl
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +21,6 @@ def description() -> dict[str, str]:
     found = {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}",
-        "load at the start": _load(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "OpenSSL": ssl.OPENSSL_VERSION,
     }
@@ -35,8 +35,32 @@ def description() -> dict[str, str]:
     return found
 
 
-def _load() -> str:
-    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "?"
+class Neighbours:
+    """How much of the machine others use while a run goes on."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._busy = _busy_seconds()
+        self._own = time.process_time()
+
+    def cores_used(self, servers_seconds: float) -> float | None:
+        """Return how many cores others kept busy on average, None where it cannot be told."""
+        if self._busy is None:
+            return None
+        busy = (_busy_seconds() or 0.0) - self._busy
+        own = time.process_time() - self._own + servers_seconds
+        return max(0.0, busy - own) / (time.monotonic() - self._started)
+
+
+def _busy_seconds() -> float | None:
+    """Return the CPU time that all programs have used since the machine started."""
+    try:
+        words = Path("/proc/stat").read_text().splitlines()[0].split()
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(int, words[1:8])
+    ticks = user + nice + system + interrupts + soft_interrupts
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _processor() -> str:

@@ -9,6 +9,7 @@ from growth import Drawn
 from harness import Spread
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 from report import Results, number
 from rows import GOALS, Row
 
@@ -69,7 +70,7 @@ def _draw_growth(axes: Axes, drawn: Drawn) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-    axes.set_xticks(drawn.points, [f"{point:,.0f}" for point in drawn.points])
+    axes.set_xticks(drawn.points, [EngFormatter(sep="")(point) for point in drawn.points])
     axes.minorticks_off()
     axes.set_title(drawn.curve.title)
     axes.set_xlabel(drawn.curve.varied)

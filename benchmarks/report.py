@@ -26,6 +26,8 @@ class Results:
     machine: dict[str, str]
     ceiling: Ceiling
     pinned: bool
+    # Cores that other programs kept busy meanwhile.
+    disturbance: float | None = None
     measured: dict[str, Measured] = field(default_factory=dict)
     drawn: list[Drawn] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -70,8 +72,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def ceiling_text(results: Results) -> str:
-    """Say what the stand-in can serve, and whether that is enough."""
+def _ceiling(results: Results) -> str:
     ceiling, fastest = results.ceiling, results.fastest()
     text = f"Stand-in server ({ceiling.kind}): {ceiling.pipelined:,.0f} requests/s pipelined"
     if ceiling.one_by_one:
@@ -79,13 +80,11 @@ def ceiling_text(results: Results) -> str:
     if fastest is None:
         return text + "."
     name, rate = fastest
-    factor = ceiling.pipelined / rate
+    # A client that waits for its replies sends a packet each: that ceiling is the one that counts.
+    factor = (ceiling.one_by_one or ceiling.pipelined) / rate
     verdict = "" if factor >= _ENOUGH else f" **That is less than the {_ENOUGH} {TIMES} wanted.**"
-    text += f". The fastest client, {name}, reached {rate:,.0f}:"
-    text += f" the ceiling is {factor:.1f} {TIMES} that"
-    if ceiling.one_by_one:
-        text += f" pipelined, {ceiling.one_by_one / rate:.1f} {TIMES} with a packet each"
-    return f"{text}.{verdict}"
+    text += f". The fastest client, {name}, reached {rate:,.0f} requests/s:"
+    return f"{text} the ceiling is {factor:.1f} {TIMES} that.{verdict}"
 
 
 def _markdown(results: Results) -> str:
@@ -149,15 +148,22 @@ def _growth(drawn: Drawn) -> str:
     return f"## {curve.title}, by {curve.varied}\n\n" + table(heads, lines)
 
 
+def conditions(results: Results) -> str:
+    """Say under which conditions the run was made, in sentences."""
+    text = _ceiling(results)
+    if results.pinned:
+        text += " Client and servers are pinned to a core each."
+    else:
+        text += " Client and servers are not pinned: the platform cannot, or has one core."
+    if results.disturbance is not None:
+        text += f" Other programs used {results.disturbance:.2f} of a core meanwhile."
+    return text
+
+
 def _conditions(results: Results) -> str:
-    pinned = (
-        "Client and servers are pinned to two cores."
-        if results.pinned
-        else "Client and servers are not pinned: the platform cannot, or has one core."
-    )
     versions = "".join(f"- {name}: {text}\n" for name, text in results.machine.items())
     left_out = "".join(f"- left out: {name}: {why}\n" for name, why in results.left_out.items())
-    return f"## Conditions\n\n{ceiling_text(results)} {pinned}\n\n{versions}{left_out}"
+    return f"## Conditions\n\n{conditions(results)}\n\n{versions}{left_out}"
 
 
 def _plain(results: Results) -> Mapping[str, object]:
@@ -185,4 +191,5 @@ def _plain(results: Results) -> Mapping[str, object]:
             drawn.curve.slug: {"points": drawn.points, **drawn.series} for drawn in results.drawn
         },
         "left_out": results.left_out,
+        "cores_used_by_others": results.disturbance,
     }

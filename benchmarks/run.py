@@ -89,6 +89,7 @@ def main() -> None:
     arguments = _arguments([row.slug for row in rows.ALL])
     _prepare()
     wanted = [row for row in rows.ALL if not arguments.only or row.slug in arguments.only]
+    neighbours = machine.Neighbours()
     children = Children()
     try:
         _progress("measuring the stand-in's ceiling")
@@ -99,12 +100,13 @@ def main() -> None:
             rounds = _QUICK_ROUNDS if arguments.quick else _GROWTH_ROUNDS
             results.drawn.append(growth.draw(curve, children, rounds, _progress))
         results.left_out = children.left_out
+        results.disturbance = neighbours.cores_used(children.cpu_seconds())
     finally:
         children.close()
     arguments.out.mkdir(parents=True, exist_ok=True)
     report.write(results, arguments.out)
     plot.write(results, arguments.out / "results.svg")
-    _progress(report.ceiling_text(results))
+    _progress(report.conditions(results))
     _progress(f"written: results.md, results.svg, results.json in {arguments.out}")
 
 

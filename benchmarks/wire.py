@@ -70,7 +70,7 @@ class RawSocket:
         if not answer.startswith(b"HTTP/1.1 204"):
             raise RuntimeError(f"the stand-in answered {answer[:40]!r}")
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str) -> bytes | bytearray:
         """Return the value."""
         self._sock.sendall(get_request(self._port, key))
         data = self._sock.recv(65536)
@@ -79,7 +79,7 @@ class RawSocket:
             return data[start:end]
         return self._get_rest(data)
 
-    def _get_rest(self, data: bytes) -> bytes:
+    def _get_rest(self, data: bytes) -> bytearray:
         parts = [data]
         while (bounds := split(data))[1] == 0:
             parts.append(self._sock.recv(65536))
@@ -124,7 +124,7 @@ class SelectorsFloor:
         values = {}
         while under_way:
             for ready, _ in self._selector.select():
-                sock = ready.fileobj
+                sock: Any = ready.fileobj
                 key, data = under_way[sock]
                 data += sock.recv(65536)
                 start, end = split(data)

@@ -77,10 +77,10 @@ def _gather(get: Callable[[str], Awaitable[object]], keys: Sequence[str]) -> Awa
     return asyncio.gather(*map(get, keys))
 
 
-def _bytes_cases(bench: Bench, port: int, key: str, body: bytes) -> list[Case]:
+def _bytes_cases(bench: Bench, port: int, key: str, body: object) -> list[Case]:
     """One GET of the same bytes over each client, from the floor up."""
     origin = f"http://127.0.0.1:{port}"
-    clients = {
+    clients: dict[str, Any] = {
         "raw socket GET": wire.RawSocket(port),
         "transport GET": TransportClient(origin),
         "urllib3 GET": Urllib3(origin),
@@ -163,7 +163,7 @@ def tls(bench: Bench) -> list[Case]:
     body = VALUE.encode()
     raw = wire.RawSocket(port, trusting(authority))
     raw.put("bytes", body)
-    clients = {
+    clients: dict[str, Any] = {
         "raw socket GET": raw,
         "transport GET": TransportClient(origin, authority),
         "urllib3 GET": Urllib3(origin, authority),
@@ -200,7 +200,7 @@ def many(bench: Bench, count: int, latency_ms: float = LATENCY_MS) -> list[Case]
         Case("MomentoCache.get_many", partial(subject.get_many, list(values)), values, count),
         Case(
             "requests, 32 threads",
-            partial(over_threads.get_many, keys),
+            over_threads_get,
             bodies,
             count,
             slow=count > 100,

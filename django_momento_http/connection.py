@@ -19,7 +19,6 @@ from .exceptions import ConnectFailed, MomentoError, TimedOut, TransportError
 from .polling import READ, WRITE, new_poll
 from .replies import (
     BODY_LIMIT,
-    CHUNKED_LIMIT,
     ERROR_BODY_LIMIT,
     HEAD_LIMIT,
     Body,
@@ -60,6 +59,7 @@ class Connection:
 
     __slots__ = (
         "_addresses",
+        "_pending",
         "_poll",
         "_registered",
         "_remember_session",
@@ -85,6 +85,7 @@ class Connection:
         self._session = session
         self._remember_session = remember_session
         self._sock: Any = None
+        self._pending: Callable[[], int] = _nothing
         self._poll = new_poll()
         self._registered = (-1, 0)
         self.clock = clock
@@ -103,7 +104,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether the idle peer has neither closed nor said anything unasked."""
-        return self.wait(READ, 0.0) == 0
+        return not self._pending() and self.wait(READ, 0.0) == 0
 
     def wait(self, events: int, seconds: float) -> int:
         """Wait for the events and return those that came, 0 when none did in time."""
@@ -137,10 +138,10 @@ class Connection:
             reply, keep_alive = yield from self._receive()
         except MomentoError as known:
             error = known
-        except ssl.SSLError as broken:
-            error = TransportError(f"TLS failed ({type(broken).__name__})", kind="tls")
         except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
-            error = TransportError(f"the connection broke ({type(broken).__name__})")
+            # Subclasses of SSLError say that the peer left, itself that TLS went wrong.
+            kind = "tls" if type(broken) is ssl.SSLError else "connection"
+            error = TransportError(f"the connection broke ({type(broken).__name__})", kind=kind)
         else:
             self.reusable = keep_alive and whole
             return reply
@@ -165,11 +166,13 @@ class Connection:
             error = known
         except TimedOut:
             error = ConnectFailed("no connection in time", kind="connect_timeout")
+        except TransportError:
+            error = ConnectFailed("the proxy left before it opened a tunnel", kind="proxy")
         except ssl.SSLCertVerificationError as refused:
             error = ConnectFailed(f"TLS: {refused.verify_message}", kind="tls")
         except ssl.SSLError as broken:
             error = ConnectFailed(f"TLS failed ({type(broken).__name__})", kind="tls")
-        except (OSError, HttpParserError, ValueError) as broken:
+        except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
             error = ConnectFailed(f"no connection ({type(broken).__name__})")
         self.close()
         raise error
@@ -181,11 +184,10 @@ class Connection:
             # One address that swallows packets must not use up the time of the next.
             last = index == len(addresses) - 1
             self.until = limit if last else now + (limit - now) / 2
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            self._sock = sock
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
+                sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.connect(address)
             except BlockingIOError:
                 ready = yield WRITE
@@ -214,7 +216,7 @@ class Connection:
             parser.feed(data)
         if not 200 <= parser.status < 300:
             raise ConnectFailed(f"the proxy answered {parser.status} to CONNECT", kind="proxy")
-        if parser.received or parser.surplus:
+        if parser.received:
             raise ConnectFailed("the proxy spoke before the tunnel was used", kind="proxy")
 
     def _shake_hands(self, context: ssl.SSLContext) -> Steps[None]:
@@ -232,9 +234,13 @@ class Connection:
             except ssl.SSLWantWriteError:
                 wanted = WRITE
             else:
-                return
+                break
             if not (yield wanted):
                 raise TimedOut("no TLS handshake in time")
+        self._pending = self._sock.pending
+        if not self._sock.session_reused:
+            # The server no longer knows the old one: keep the new.
+            self._session = None
 
     # One exchange
 
@@ -263,7 +269,7 @@ class Connection:
                 wanted = WRITE if self._route.tls is not None else WRITE | READ
             except ssl.SSLWantReadError:
                 wanted = READ
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 return False
             ready = yield wanted
             if not ready:
@@ -289,9 +295,6 @@ class Connection:
         data: bytes = yield from self._take(self._sock.recv, _READ_SIZE)
         return data
 
-    def _pending(self) -> bool:
-        return self._route.tls is not None and self._sock.pending() > 0
-
     def _receive(self) -> Steps[tuple[Reply, bool]]:
         parser = ReplyParser()
         head = 0
@@ -311,7 +314,7 @@ class Connection:
             body = yield from self._receive_sized(parser, parser.length)
         if self._route.tls is not None and self._session is None:
             self._remember(self._sock.session)
-        return Reply(parser.status, parser.headers, body), parser.keep_alive and not parser.surplus
+        return Reply(parser.status, parser.headers, body), parser.keep_alive
 
     def _remember(self, session: ssl.SSLSession | None) -> None:
         # A server hands its tickets out after the handshake, so only now is there one to keep.
@@ -320,20 +323,28 @@ class Connection:
             self._remember_session(session)
 
     def _receive_error(self, parser: ReplyParser) -> Steps[bytes]:
-        while not parser.complete and parser.received <= ERROR_BODY_LIMIT:
-            parser.feed((yield from self._read()))
+        framed = 0
+        while not parser.complete and parser.received <= ERROR_BODY_LIMIT and framed <= HEAD_LIMIT:
+            data = yield from self._read()
+            framed += len(data)
+            parser.feed(data)
         parser.keep_alive &= parser.complete
         return b"".join(parser.parts)[:ERROR_BODY_LIMIT]
 
-    def _receive_chunks(self, parser: ReplyParser) -> Steps[bytes]:
+    def _receive_chunks(self, parser: ReplyParser) -> Steps[Body]:
+        # Gathered as they come: millions of tiny parts would cost many times what they hold.
+        body = bytearray().join(parser.parts)
         framed = 0
         while not parser.complete:
             data = yield from self._read()
             framed += len(data)
+            parser.parts.clear()
             parser.feed(data)
-            if framed > CHUNKED_LIMIT or parser.received > BODY_LIMIT:
+            body += b"".join(parser.parts)
+            # The framing of chunks may cost as much as they hold and a head besides, no more.
+            if parser.received > BODY_LIMIT or framed > 2 * parser.received + HEAD_LIMIT:
                 raise TransportError("the answer is larger than an item can be", kind="unusable")
-        return b"".join(parser.parts)
+        return body
 
     def _receive_sized(self, parser: ReplyParser, length: int) -> Steps[Body]:
         if length > BODY_LIMIT:
@@ -350,3 +361,8 @@ class Connection:
         while filled < length:
             filled += yield from self._take(self._sock.recv_into, view[filled:])
         return body
+
+
+def _nothing() -> int:
+    """Say that a plain socket holds no bytes back, as TLS may."""
+    return 0

@@ -98,12 +98,17 @@ class Fan:
 
     def _next(self) -> Call | None:
         held, self._held = self._held, None
-        return held or self._next_call()
+        call = held or self._next_call()
+        while call is not None and call.deadline <= self._clock():
+            self._done.append((call, TimedOut("no time was left for it", kind="no_time")))
+            call = self._next_call()
+        return call
 
     def _connection(self, call: Call) -> Connection | None:
-        if self._lanes:
-            return self._pool.take_now(fresh=call.fresh)
-        return self._pool.take(call.deadline, fresh=call.fresh)
+        """Return one for this call; None when others need it more than we, who need not wait."""
+        if not self._lanes and not self._done:
+            return self._pool.take(call.deadline, fresh=call.fresh)
+        return None if self._pool.is_wanted else self._pool.take_now(fresh=call.fresh)
 
     def _start(self, lane: _Lane, call: Call) -> None:
         if lane.is_opening:

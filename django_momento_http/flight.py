@@ -27,8 +27,10 @@ class SingleFlight(Generic[T]):
         with self._lock:
             flight = self._under_way
             if flight is None:
-                flight = self._under_way = Future()
+                flight = Future()
+                # Where no thread can be started, nothing is under way.
                 threading.Thread(target=self._fly, args=(flight,), daemon=True).start()
+                self._under_way = flight
         return flight.result(max(timeout, 0.0))
 
     def _fly(self, flight: "Future[T]") -> None:

@@ -3,6 +3,7 @@
 It knows when a connection may be used again, and nothing of what is said on it.
 """
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ class Pool:
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
         self._closed = False
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<Pool open={len(self._all)} idle={len(self._idle)} limit={self._limit}>"
@@ -74,12 +76,13 @@ class Pool:
             self._discard(old)
 
     def close(self) -> None:
-        """Close all connections; harmless in a forked child, where they are the parent's.
+        """Close all connections, those in use when they are given back.
 
-        The lock is not taken: in a child its owner may not exist.
+        In a forked child nobody gives them back; closing is harmless there, because they are the
+        parent's. The lock is not taken: in a child its owner may not exist.
         """
         self._closed = True
-        for connection in list(self._all):
+        for connection in list(self._idle if os.getpid() == self._pid else self._all):
             connection.close()
         self._idle.clear()
         self._all.clear()

@@ -12,8 +12,6 @@ Body = bytes | bytearray
 BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
 ERROR_BODY_LIMIT = 1024
 HEAD_LIMIT = 64 * 1024
-# A body in chunks may carry as much framing beside itself, no more.
-CHUNKED_LIMIT = 2 * BODY_LIMIT
 
 
 class Reply:
@@ -41,7 +39,6 @@ class ReplyParser:
         "parts",
         "received",
         "status",
-        "surplus",
     )
 
     def __init__(self) -> None:
@@ -49,18 +46,20 @@ class ReplyParser:
         self.headers: dict[bytes, bytes] = {}
         self.parts: list[bytes] = []
         self.received = 0
-        self.complete = self.keep_alive = self.surplus = False
+        self.complete = self.keep_alive = False
         self._http = HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         self._http.feed_data(data)
 
     def on_message_begin(self) -> None:
-        # A second answer to one request: whose it is cannot be known.
-        self.surplus = self.complete
+        if self.complete:
+            raise ValueError("a second answer to one request: whose it is cannot be known")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
+        # Trailers are not for us. The first of two counts: a later "chunked" hides no coding.
+        if self.status == 0:
+            self.headers.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         status = self._http.get_status_code()
@@ -76,6 +75,8 @@ class ReplyParser:
 
     def on_message_complete(self) -> None:
         self.complete = self.status != 0
+        if not self.complete:
+            self.parts, self.received = [], 0
 
     @property
     def length(self) -> int | None:

@@ -35,7 +35,7 @@ class Resolver:
             rows = self._flight.result(timeout)
         except TimeoutError:
             failure = "took too long"
-        except (OSError, UnicodeError) as error:
+        except (OSError, RuntimeError, UnicodeError) as error:  # RuntimeError: no thread left
             failure = f"failed ({type(error).__name__})"
         else:
             found = [(row[0], row[4]) for row in rows]

@@ -649,7 +649,7 @@ class Server:
     async def _stop_accepting(self) -> None:
         """Close the listener once the connections that were just accepted are set up.
 
-        Before Python 3.13 a listener that is closed in between leaks their sockets.
+        asyncio leaks the sockets of those that it is still setting up when the listener closes.
         """
         loop = asyncio.get_running_loop()
         for listening in self._listener.sockets:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .server import Config, Fault, Request, Server, Service
+from .store import forget_endpoint
 
 if TYPE_CHECKING:
     from django.test.utils import override_settings
@@ -162,4 +163,6 @@ def running_server(
     try:
         yield server
     finally:
+        # The next server has another port: nobody will use these connections again.
+        forget_endpoint(server.endpoint)
         server._stop()  # noqa: SLF001

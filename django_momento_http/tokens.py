@@ -12,34 +12,47 @@ class TokenSource:
 
     def __init__(self, token: str | Callable[[], str]) -> None:
         self._current = token if isinstance(token, str) else None
-        # A v1 key that a callable returns has an endpoint inside; the one that is configured stays.
+        self._refused: str | None = None
         self._flight = (
-            None if isinstance(token, str) else SingleFlight(lambda: split_token(token()).secret)
+            None if isinstance(token, str) else SingleFlight(lambda: self._fetch(token))
         )
 
     def __repr__(self) -> str:
         return f"<TokenSource {'constant' if self._flight is None else 'callable'}>"
 
     def current(self, timeout: float) -> str:
-        """Return the token; AccessDenied when there is none within ``timeout`` seconds."""
-        return self._current if self._current is not None else self._ask(timeout)
+        """Return the token; AccessDenied when the callable gives none within ``timeout`` seconds."""
+        return self._current if self._current is not None else self._ask(None, timeout)
 
     def renew(self, refused: str, timeout: float) -> str | None:
         """Return a token other than the refused one, None when there is none to be had."""
         if self._flight is None:
             return None
         # Another thread may have asked for it already.
-        token = self._current if self._current != refused else self._ask(timeout)
+        token = self._current if self._current != refused else self._ask(refused, timeout)
         return token if token != refused else None
 
-    def _ask(self, timeout: float) -> str:
+    def _ask(self, refused: str | None, timeout: float) -> str:
         failure = "cannot be asked"
+        self._refused = refused
         try:
             if self._flight is not None:
-                self._current = self._flight.result(timeout)
-                return self._current
+                failure = self._flight.result(timeout)
         except TimeoutError:
             failure = "took too long"
-        except BaseException as error:  # noqa: BLE001 - a user's callable may fail in any way
-            failure = f"failed ({type(error).__name__})"
+        except RuntimeError:
+            failure = "was not called: no thread could be started"
+        if not failure and self._current is not None:
+            return self._current
         raise AccessDenied(f"the callable TOKEN {failure}", status=401, kind="token")
+
+    def _fetch(self, token: Callable[[], str]) -> str:
+        """Renew the token, unless that was done by the time; return what went wrong, if anything."""
+        if self._current is not None and self._current != self._refused:
+            return ""
+        try:
+            # A v1 key that a callable returns has an endpoint inside; what is configured stays.
+            self._current = split_token(token()).secret
+        except BaseException as error:  # noqa: BLE001 - a user's callable may fail in any way
+            return f"failed ({type(error).__name__})"
+        return ""

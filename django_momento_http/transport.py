@@ -9,7 +9,7 @@ breakers or what a status means.
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -52,7 +52,7 @@ class Origin:
     endpoint: str
     connect_timeout: float
     max_connections: int
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     ca_bundle: str | None = None
 
 
@@ -98,8 +98,8 @@ class Transport:
 
     def exchange_one(self, call: Call, headers: Mapping[str, str]) -> Reply:
         """Send one request with these headers besides ours; raise a TransportError."""
-        connection = self.pool.take(call.deadline, fresh=call.fresh)
         head = call.head(self._common, _render(headers))
+        connection = self.pool.take(call.deadline, fresh=call.fresh)
         steps = connection.request(head, call.body, call.deadline)
         deadline = min(call.deadline, self._clock() + call.patience)
         try:

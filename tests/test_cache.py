@@ -364,7 +364,7 @@ def test_max_ttl(
     cache = make(MAX_TTL=max_ttl)
     cache.set("k", 1, timeout)
     assert server.requests[0].ttl_seconds == ttl
-    assert math.isclose(cache.ttl("k"), ttl, abs_tol=5)
+    assert cache.ttl("k") == pytest.approx(ttl, abs=5)
 
 
 @pytest.mark.parametrize(("timeout", "ttl"), [(None, None), (10**6, 10**6), (5, 5)])
@@ -379,7 +379,7 @@ def test_no_max_ttl(twin: Callable[[Any], Any], timeout: int | None, ttl: int | 
         assert asked is not None
         assert asked == ttl or (ttl is None and asked > 10**8)
         left = cache.ttl("k")
-        assert left is None if ttl is None else math.isclose(left, ttl, abs_tol=5)
+        assert left == (None if ttl is None else pytest.approx(ttl, abs=5))
         assert cache.incr("k") == 2
         assert cache.touch("k", timeout)
         assert server.requests[-1].ttl_seconds == asked
@@ -405,8 +405,8 @@ def test_ttl(make: Make, server: RunningServer) -> None:
     short, long, gone = cache.ttl("short"), cache.ttl("long"), cache.ttl("gone")
     assert methods(server) == ["GET"] * 3
     assert isinstance(short, float)
-    assert 95 < short <= 100
-    assert DAY - 5 < long <= DAY
+    assert short == pytest.approx(100, abs=5)
+    assert long == pytest.approx(DAY, abs=5)
     assert gone == 0
     assert cache.ttl("short", version=2) == 0
 
@@ -417,12 +417,12 @@ def test_touch_changes_the_ttl(make: Make, server: RunningServer) -> None:
     cache.set("k", "v", 100)
     for timeout in (1000, 10):
         assert cache.touch("k", timeout) is True
-        assert timeout - 5 < cache.ttl("k") <= timeout
+        assert cache.ttl("k") == pytest.approx(timeout, abs=5)
     server.advance(11)
     assert cache.get("k") is None
     cache.set("k", "v", 100)
     assert cache.touch("k") is True
-    assert 295 < cache.ttl("k") <= 300
+    assert cache.ttl("k") == pytest.approx(300, abs=5)
 
 
 def test_touch_never_decodes(make: Make, server: RunningServer) -> None:
@@ -446,8 +446,8 @@ def test_counting_keeps_the_lifetime(make: Make, server: RunningServer, method: 
     getattr(cache, method)("k")
     [_, put] = [request for request in server.requests if request.method == "PUT"]
     assert put.ttl_seconds in range(4995, 5001)
-    left = cache.ttl("k", version=2 if method == "incr_version" else 1)
-    assert 4990 < left <= 5000
+    version = 2 if method == "incr_version" else 1
+    assert cache.ttl("k", version=version) == pytest.approx(5000, abs=5)
 
 
 # Single methods
@@ -490,14 +490,6 @@ def test_incr_version(make: Make, server: RunningServer) -> None:
     assert set(server.items) == {(CACHE, b":1:k")}
 
 
-def test_incr_version_never_decodes_what_it_moves(make: Make) -> None:
-    """A moved value is itself under its new key: readable there, and not by decoding it on the way."""
-    cache = make(SERIALIZER="tests.test_cache.WriteOnly")
-    cache.set("k", "v")
-    assert cache.incr_version("k") == 2
-    assert cache.has_key("k", version=2)
-
-
 def test_get_or_set_calls_once(make: Make) -> None:
     """A callable default is called on a miss alone, once, and what it returns is stored."""
     calls: list[int] = []
@@ -510,7 +502,7 @@ def test_get_or_set_calls_once(make: Make) -> None:
     assert cache.get_or_set("k", default, 50) == "computed"
     assert cache.get_or_set("k", default) == "computed"
     assert len(calls) == 1
-    assert 45 < cache.ttl("k") <= 50
+    assert cache.ttl("k") == pytest.approx(50, abs=5)
 
 
 def test_get_or_set_of_none(make: Make) -> None:

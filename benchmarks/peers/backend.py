@@ -54,12 +54,14 @@ class RequestsCache(BaseCache):
     ) -> None:
         """Store the value."""
         wire_key = key_base64(self.make_and_validate_key(key, version))
-        seconds = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        payload = self._envelope.dumps(value)
+        stored = self._envelope.pack(payload, time.time() + seconds)
         self._session.put(
             self._url,
             params={"key_base64": wire_key, "ttl_seconds": str(seconds)},
             headers={"Authorization": TOKEN},
-            data=self._envelope.seal(wire_key, self._envelope.pack(value, time.time() + seconds)),
+            data=self._envelope.seal(wire_key, stored),
             timeout=_SECONDS,
         ).raise_for_status()
 

@@ -92,7 +92,8 @@ class Aiohttp:
             session = self._session = aiohttp.ClientSession(connector=connector)
         async with session.get(self._origin + target(key), headers=_HEADERS) as reply:
             reply.raise_for_status()
-            return await reply.read()
+            value: bytes = await reply.read()
+            return value
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return the values, all asked for at once."""

@@ -32,7 +32,8 @@ class MomentoSdk:
         reply = self._client.get(_CACHE, key)
         if not isinstance(reply, CacheGet.Hit):
             raise TypeError(f"the SDK answered {reply}")
-        return reply.value_bytes
+        value: bytes = reply.value_bytes
+        return value
 
     def close(self) -> None:
         """Close the channel."""

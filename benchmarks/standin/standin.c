@@ -41,7 +41,7 @@ typedef struct {
 static void reserve(Buffer *b, size_t more) {
     if (b->start == b->end) b->start = b->end = 0;
     if (b->end + more <= b->size) return;
-    memmove(b->data, b->data + b->start, b->end - b->start);
+    if (b->start) memmove(b->data, b->data + b->start, b->end - b->start);
     b->end -= b->start;
     b->start = 0;
     if (b->end + more <= b->size) return;

@@ -1,0 +1,400 @@
+"""What ``clear()`` promises: who forgets what, when, and what it costs everybody else."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from django_momento_http.cache import MomentoCache
+from django_momento_http.exceptions import MomentoError
+from django_momento_http.store import Store
+from django_momento_http.testing import Fault, RunningServer, running_server
+
+CACHE = "default-cache"
+DAY = 86400
+PATIENCE = 30
+
+Make = Callable[..., Any]
+
+
+class Process(MomentoCache):
+    """The backend of one more process: it shares no knowledge, and a test moves its clocks."""
+
+    def __init__(self, server: RunningServer, **options: Any) -> None:
+        self.now = 0.0
+        self.born = time.time()
+        entry = server.cache_settings(**options)
+        super().__init__(entry.pop("LOCATION"), entry)
+
+    def _find_store(self) -> Store:
+        return Store(self._space, lambda: self.now, lambda: self.born + self.now)
+
+
+def markers(server: RunningServer) -> dict[bytes, bytes]:
+    """The markers that the service has, by key."""
+    return {key: value for (_, key), value in server.items.items() if key[:1] == b"\xff"}
+
+
+def marker_requests(server: RunningServer) -> list[str]:
+    """The requests for markers so far, by method."""
+    return [request.method for request in server.requests if request.key[:1] == b"\xff"]
+
+
+def stored(server: RunningServer) -> bytes:
+    """The bytes that the service has under the one key."""
+    return server.items[CACHE, b":1:k"]
+
+
+@pytest.fixture(params=["sync", "async"])
+def clear(request: pytest.FixtureRequest) -> Callable[[MomentoCache], None]:
+    """clear(), or its async twin."""
+    if request.param == "sync":
+        return lambda cache: cache.clear()
+    return lambda cache: asyncio.run(cache.aclear())
+
+
+# Who forgets what
+
+
+def test_this_process_forgets_at_once(make_cache: Make, clear: Callable[..., None]) -> None:
+    """Nothing of before is there after clear(), in any method."""
+    cache = make_cache()
+    cache.set_many({"a": 1, "b": 1})
+    assert cache.get("a") == 1
+    assert clear(cache) is None
+    assert cache.get("a") is None
+    assert cache.get_many(["a", "b"]) == {}
+    assert "a" not in cache
+    assert cache.touch("a") is False
+    assert cache.delete("a") is False
+    assert cache.ttl("a") == 0
+    with pytest.raises(ValueError, match="no such key"):
+        cache.incr("a")
+    assert cache.get_or_set("a", 2) == 2
+    assert cache.add("b", 2) is True
+
+
+def test_what_is_stored_afterwards_is_there(make_cache: Make, clear: Callable[..., None]) -> None:
+    """clear() forgets the past alone, however often it is called."""
+    cache = make_cache()
+    for number in range(3):
+        clear(cache)
+        assert cache.get("k") is None
+        cache.set("k", number)
+        assert cache.get("k") == number
+
+
+def test_every_version_is_forgotten(make_cache: Make, clear: Callable[..., None]) -> None:
+    """A clear() through one alias empties all versions of its KEY_PREFIX."""
+    cache = make_cache(VERSION=2)
+    for version in (1, 2, 3):
+        cache.set("k", version, version=version)
+    clear(make_cache())
+    assert [cache.get("k", version=version) for version in (1, 2, 3)] == [None] * 3
+
+
+def test_other_prefixes_keep_theirs(make_cache: Make, clear: Callable[..., None]) -> None:
+    """Nobody under another KEY_PREFIX loses anything, one that begins alike included."""
+    prefixes = ["", "a", "ab", "b"]
+    aliases = {prefix: make_cache(KEY_PREFIX=prefix) for prefix in prefixes}
+    for prefix, cache in aliases.items():
+        cache.set("k", prefix)
+    clear(aliases["a"])
+    assert {prefix: cache.get("k", "gone") for prefix, cache in aliases.items()} == {
+        "": "",
+        "a": "gone",
+        "ab": "ab",
+        "b": "b",
+    }
+
+
+def test_other_caches_keep_theirs(clear: Callable[..., None]) -> None:
+    """Nobody in another Momento cache loses anything."""
+    with running_server(caches=("one", "two")) as server:
+        options = server.cache_settings()["OPTIONS"]
+        one, two = (MomentoCache(name, {"OPTIONS": options}) for name in ("one", "two"))
+        one.set("k", 1)
+        two.set("k", 2)
+        clear(one)
+        assert (one.get("k"), two.get("k")) == (None, 2)
+
+
+def test_all_threads_of_the_process_forget(make_cache: Make) -> None:
+    """A backend instance of another thread knows at once."""
+    cache, found = make_cache(), []
+    cache.set("k", 1)
+    thread = Thread(target=lambda: make_cache().clear())
+    thread.start()
+    thread.join(PATIENCE)
+    thread = Thread(target=lambda: found.append(make_cache().get("k", "gone")))
+    thread.start()
+    thread.join(PATIENCE)
+    assert found == ["gone"]
+    assert cache.get("k") is None
+
+
+OTHER_PROCESS = """
+    import json, sys
+    from django.conf import settings
+    settings.configure(SECRET_KEY="for tests only", CACHES={"default": json.loads(sys.argv[1])})
+    from django.core.cache import cache
+    print(json.dumps(cache.get("k")))
+    cache.clear()
+    cache.set("k", "theirs")
+"""
+
+
+def test_a_real_other_process(server: RunningServer, make_cache: Make) -> None:
+    """Another process's clear() and what it stored are seen; with CLEAR_MAX_AGE 0 at once."""
+    cache = make_cache(CLEAR_MAX_AGE=0)
+    cache.set_many({"k": "ours", "other": "ours"})
+    script = [sys.executable, "-c", textwrap.dedent(OTHER_PROCESS)]
+    done = subprocess.run(
+        [*script, json.dumps(server.cache_settings())],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, '"ours"\n', "")
+    assert cache.get_many(["k", "other"]) == {"k": "theirs"}
+
+
+@pytest.mark.parametrize("max_age", [1, 10, 60])
+def test_other_processes_forget_within_max_age(server: RunningServer, max_age: float) -> None:
+    """Once CLEAR_MAX_AGE seconds have passed, another process serves nothing of before."""
+    one, two = (Process(server, CLEAR_MAX_AGE=max_age) for _ in range(2))
+    one.set("k", "old")
+    assert two.get("k") == "old"
+    one.clear()
+    two.now += max_age
+    assert two.get("k") is None
+
+
+@pytest.mark.parametrize("max_age", [0.0, 10.0])
+def test_a_new_process_knows_at_once(server: RunningServer, max_age: float) -> None:
+    """A process that begins after a clear() never serves what was stored before."""
+    one = Process(server, CLEAR_MAX_AGE=max_age)
+    one.set("k", "old")
+    one.clear()
+    assert Process(server, CLEAR_MAX_AGE=max_age).get("k") is None
+
+
+def test_two_processes_clear_by_turns(server: RunningServer) -> None:
+    """Each clear() counts, whoever calls it, and whatever its clock says."""
+    one, two = (Process(server, CLEAR_MAX_AGE=0) for _ in range(2))
+    two.born -= 3600
+    for process in (one, two, one, two):
+        process.set("k", "old", None)
+        assert one.get("k") == two.get("k") == "old"
+        process.clear()
+        assert one.get("k") is two.get("k") is None
+
+
+def test_a_slow_clock_clears_too(server: RunningServer) -> None:
+    """A clear() right after another's that it has not heard of counts, though its clock is behind."""
+    one, two = (Process(server, CLEAR_MAX_AGE=10) for _ in range(2))
+    two.born -= 5
+    assert one.get("k") is two.get("k") is None
+    one.clear()
+    one.set("k", "old")
+    two.clear()
+    assert two.get("k") is None
+    one.now += 10
+    assert one.get("k") is None
+
+
+def test_a_write_that_heard_of_the_clear_is_kept(server: RunningServer) -> None:
+    """A set() that finds another's clear() beside itself is not lost."""
+    one, two = (Process(server, CLEAR_MAX_AGE=10) for _ in range(2))
+    two.set("k", "old")
+    one.clear()
+    two.now += 10
+    two.set("k", "new")
+    assert one.get("k") == two.get("k") == "new"
+
+
+# The marker
+
+
+def test_the_marker(server: RunningServer, make_cache: Make) -> None:
+    """clear() writes one reserved key, which no user's key can be, with the longest TTL."""
+    make_cache(MAX_TTL=5000).clear()
+    [put] = [request for request in server.requests if request.method == "PUT"]
+    assert put.key[:1] == b"\xff"
+    assert put.ttl_seconds == 5000
+    assert set(markers(server)) == {put.key}
+
+
+def test_a_lapsed_marker_empties_nothing(server: RunningServer) -> None:
+    """When the marker's time is over, values that were written under it are still served."""
+    process = Process(server)
+    process.clear()
+    for seconds in (DAY - 10, 20):
+        server.advance(seconds)
+        process.now += seconds
+        if seconds > 20:
+            process.set("k", "young", None)
+    assert not markers(server)
+    assert process.get("k") == "young"
+    assert Process(server).get("k") == "young"
+
+
+def test_without_a_marker_everything_is_served(server: RunningServer) -> None:
+    """Where nobody ever cleared, values are served whoever wrote them."""
+    Process(server).set("k", "v")
+    assert Process(server).get("k") == "v"
+
+
+def test_a_failed_marker_read_changes_nothing(server: RunningServer) -> None:
+    """While the marker cannot be read, the last one known stays: old values gone, young ones there."""
+    process = Process(server)
+    process.set("k", "old")
+    old = stored(server)
+    process.clear()
+    process.set("k", "young")
+    young = stored(server)
+    [marker] = markers(server)
+    server.inject(Fault(status=400, key=marker, times=None))
+    for _ in range(3):
+        process.now += 100
+        assert process.get("k") == "young"
+        server.put(CACHE, b":1:k", old)
+        assert process.get("k") is None
+        server.put(CACHE, b":1:k", young)
+    assert marker_requests(server).count("GET") > 3
+
+
+@pytest.mark.parametrize("stale", ["older", "none"])
+def test_a_stale_marker_read_changes_nothing(server: RunningServer, stale: str) -> None:
+    """A read that still shows an older marker, or none, brings back nothing."""
+    one, two = Process(server), Process(server)
+    one.set("k", "old")
+    old = stored(server)
+    one.clear()
+    [(marker, older)] = markers(server).items()
+    one.set("k", "between")
+    between = stored(server)
+    one.clear()
+    two.now += 10
+    assert two.get("k") is None
+    one.set("k", "young")
+    young = stored(server)
+    if stale == "older":
+        server.put(CACHE, marker, older)
+    else:
+        server.discard(CACHE, marker)
+    for process in (one, two):
+        process.now += 20
+        for value, found in ((old, None), (between, None), (young, "young")):
+            server.put(CACHE, b":1:k", value)
+            assert process.get("k") == found
+
+
+def test_a_foreign_marker_changes_nothing(
+    server: RunningServer, make_cache: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bytes under the marker's key that are not its own neither raise nor empty the cache."""
+    cache = make_cache(CLEAR_MAX_AGE=0, ON_ERROR="raise")
+    cache.clear()
+    cache.set("k", 1)
+    [marker] = markers(server)
+    for planted in (b"", b"foreign", stored(server)):
+        server.put(CACHE, marker, planted)
+        assert cache.get("k") == 1
+    assert "marker" in caplog.text
+
+
+def test_a_marker_of_another_prefix_changes_nothing(server: RunningServer, make_cache: Make) -> None:
+    """One KEY_PREFIX's marker, copied over another's, empties nothing."""
+    one, two = (make_cache(KEY_PREFIX=prefix, CLEAR_MAX_AGE=0) for prefix in ("one", "two"))
+    two.clear()
+    [mine] = markers(server)
+    two.set("k", 1)
+    one.clear()
+    [theirs] = markers(server).keys() - {mine}
+    server.put(CACHE, mine, server.items[CACHE, theirs])
+    assert two.get("k") == 1
+
+
+def test_a_clear_that_fails_says_so(server: RunningServer, make_cache: Make) -> None:
+    """A marker that could not be written is an error in "raise" mode and a log line in "miss" mode."""
+    server.inject(Fault(status=403, method="PUT", times=2))
+    with pytest.raises(MomentoError, match="clear on the Momento cache 'default-cache'"):
+        make_cache(ON_ERROR="raise").clear()
+    assert make_cache().clear() is None
+
+
+# Costs
+
+
+def test_clear_is_one_request(server: RunningServer, make_cache: Make, clear: Make) -> None:
+    """clear() writes the marker and does nothing else."""
+    cache = make_cache()
+    cache.get("k")
+    server.forget_requests()
+    clear(cache)
+    assert [request.method for request in server.requests] == ["PUT"]
+
+
+@pytest.mark.parametrize("max_age", [10, 60])
+def test_the_marker_is_read_once_an_age(server: RunningServer, max_age: float) -> None:
+    """Within CLEAR_MAX_AGE the marker costs one request, however many operations there are."""
+    process = Process(server, CLEAR_MAX_AGE=max_age)
+    process.set("k", "v")
+    for _ in range(20):
+        assert process.get("k") == "v"
+        process.now += max_age / 50
+    assert marker_requests(server) == ["GET"]
+    assert len(server.requests) == 22
+
+
+def test_many_keys_are_one_marker_read(server: RunningServer, make_cache: Make) -> None:
+    """A call of many keys reads the marker once."""
+    make_cache().get_many([f"k{number}" for number in range(10)])
+    assert len(server.requests) == 11
+    assert marker_requests(server) == ["GET"]
+
+
+def test_max_age_0_reads_the_marker_each_time(server: RunningServer, make_cache: Make) -> None:
+    """With CLEAR_MAX_AGE 0 each operation reads the marker beside its own request."""
+    cache = make_cache(CLEAR_MAX_AGE=0)
+    for _ in range(3):
+        cache.get("k")
+    assert len(server.requests) == 6
+    assert marker_requests(server) == ["GET"] * 3
+
+
+def test_max_age_none_reads_no_marker(server: RunningServer, make_cache: Make, clear: Make) -> None:
+    """With CLEAR_MAX_AGE None there is no marker, and clear() says that it cannot."""
+    Process(server).clear()
+    server.forget_requests()
+    cache = make_cache(CLEAR_MAX_AGE=None)
+    cache.set("k", 1)
+    assert cache.get("k") == 1
+    with pytest.raises(NotImplementedError):
+        clear(cache)
+    assert cache.get("k") == 1
+    assert not marker_requests(server)
+
+
+@pytest.mark.parametrize("twin", ["get", "aget"])
+def test_reading_the_marker_takes_no_time(twin: str) -> None:
+    """The marker is read beside the operation: both together take one latency, not two."""
+    with running_server(latency=0.2) as server:
+        options = server.cache_settings(CLEAR_MAX_AGE=0)["OPTIONS"]
+        cache = MomentoCache(CACHE, {"OPTIONS": options})
+        began = time.monotonic()
+        if twin == "get":
+            cache.get("k")
+        else:
+            asyncio.run(cache.aget("k"))
+        assert time.monotonic() - began < 0.35
+        assert len(server.requests) == 2

@@ -1,0 +1,91 @@
+"""Single flight: one call under way, its result for all who wait."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from django_momento_http.flight import SingleFlight
+
+
+def test_all_who_ask_meanwhile_share_one_call() -> None:
+    """However many ask, the call is made once and each gets its result."""
+    go = threading.Event()
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        assert go.wait(10)
+        return "result"
+
+    flight = SingleFlight(call)
+    asked = threading.Barrier(9)
+
+    def ask() -> str:
+        asked.wait(10)
+        return flight.result(10)
+
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(ask) for _ in range(8)]
+        asked.wait(10)
+        while not calls:
+            pass
+        go.set()
+        assert {one.result(10) for one in waiting} == {"result"}
+    assert len(calls) <= 2  # a thread may come after the first has landed
+
+
+def test_the_next_one_after_the_end_is_a_new_call() -> None:
+    """Results are not kept."""
+    numbers = iter(range(5))
+    flight = SingleFlight(lambda: next(numbers))
+    assert [flight.result(5), flight.result(5)] == [0, 1]
+
+
+def test_a_failed_call_fails_for_all_and_is_made_again() -> None:
+    """An error is handed on, and does not stay."""
+    outcomes = iter([ValueError("no"), "yes"])
+
+    def call() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return str(outcome)
+
+    flight = SingleFlight(call)
+    with pytest.raises(ValueError, match="no"):
+        flight.result(5)
+    assert flight.result(5) == "yes"
+
+
+def test_a_hanging_call_costs_one_thread() -> None:
+    """Those who lose patience leave; the call goes on, and is not made again beside itself."""
+    go = threading.Event()
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        go.wait(10)
+        return "late"
+
+    flight = SingleFlight(call)
+    for timeout in (0.01, 0.0, -1.0):
+        with pytest.raises(TimeoutError):
+            flight.result(timeout)
+    go.set()
+    assert flight.result(10) == "late"
+    assert len(calls) == 1
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment without threads does not end the call for the rest of the process."""
+    flight = SingleFlight(lambda: "result")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            flight.result(0.1)
+    assert flight.result(5) == "result"
