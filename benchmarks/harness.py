@@ -47,6 +47,8 @@ class Measured:
     samples: dict[str, list[Sample | None]]
     operations: dict[str, int]
     readings: dict[str, list[float]] = field(default_factory=dict)
+    # Cores that other programs kept busy meanwhile; None where it cannot be told.
+    disturbance: float | None = None
 
     def median(self, name: str, measure: str) -> float:
         """Return the median seconds of one operation."""

@@ -36,9 +36,10 @@ def description() -> dict[str, str]:
 
 
 class Neighbours:
-    """How much of the machine others use while a run goes on."""
+    """How much of the machine others use from here on."""
 
-    def __init__(self) -> None:
+    def __init__(self, servers_seconds: float) -> None:
+        self._servers = servers_seconds
         self._started = time.monotonic()
         self._busy = _busy_seconds()
         self._own = time.process_time()
@@ -48,7 +49,7 @@ class Neighbours:
         if self._busy is None:
             return None
         busy = (_busy_seconds() or 0.0) - self._busy
-        own = time.process_time() - self._own + servers_seconds
+        own = time.process_time() - self._own + servers_seconds - self._servers
         return max(0.0, busy - own) / (time.monotonic() - self._started)
 
 

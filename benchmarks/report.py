@@ -26,8 +26,6 @@ class Results:
     machine: dict[str, str]
     ceiling: Ceiling
     pinned: bool
-    # Cores that other programs kept busy meanwhile.
-    disturbance: float | None = None
     measured: dict[str, Measured] = field(default_factory=dict)
     drawn: list[Drawn] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -106,12 +104,22 @@ def _spread(figure: Spread) -> str:
 
 def _goals(results: Results) -> str:
     lines = [
-        [row.what, row.goal_text, f"{_spread(figure)} {row.unit}", _WORDS[row.is_met(figure)]]
+        [
+            row.what,
+            row.goal_text,
+            f"{_spread(figure)} {row.unit}",
+            _WORDS[row.is_met(figure)],
+            _disturbance(results.measured[row.workload]),
+        ]
         for row, figure in results.figures(GOALS).items()
     ]
     met = sum(row.is_met(figure) is True for row, figure in results.figures(GOALS).items())
     heading = f"## Goals: {met} of {len(lines)} met\n\n"
-    return heading + table(["what", "goal", "measured", ""], lines)
+    return heading + table(["what", "goal", "measured", "", "cores used by others"], lines)
+
+
+def _disturbance(measured: Measured) -> str:
+    return "unknown" if measured.disturbance is None else f"{measured.disturbance:.2f}"
 
 
 def _information(results: Results) -> str:
@@ -155,8 +163,13 @@ def conditions(results: Results) -> str:
         text += " Client and servers are pinned to a core each."
     else:
         text += " Client and servers are not pinned: the platform cannot, or has one core."
-    if results.disturbance is not None:
-        text += f" Other programs used {results.disturbance:.2f} of a core meanwhile."
+    disturbances = [
+        measured.disturbance
+        for measured in results.measured.values()
+        if measured.disturbance is not None
+    ]
+    if disturbances:
+        text += f" Other programs kept up to {max(disturbances):.2f} of a core busy meanwhile."
     return text
 
 
@@ -191,5 +204,7 @@ def _plain(results: Results) -> Mapping[str, object]:
             drawn.curve.slug: {"points": drawn.points, **drawn.series} for drawn in results.drawn
         },
         "left_out": results.left_out,
-        "cores_used_by_others": results.disturbance,
+        "cores_used_by_others": {
+            workload: measured.disturbance for workload, measured in results.measured.items()
+        },
     }

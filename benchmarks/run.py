@@ -36,7 +36,7 @@ def _arguments(slugs: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few rounds of everything")
     parser.add_argument(
         "--only", action="append", default=[], metavar="ROW", choices=slugs,
-        help=f"measure this row (may be given again), no growth: {', '.join(slugs)}",
+        help=f"this row and those measured with it (may be given again): {', '.join(slugs)}",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="where results go"
@@ -68,7 +68,9 @@ def _measure(
         with Bench(children) as bench:
             _progress(f"{name}: warming up")
             cases = workload.cases(bench)
+            neighbours = machine.Neighbours(children.cpu_seconds())
             measured = interleave(cases, rounds, partial(_tell_round, name, rounds))
+            measured.disturbance = neighbours.cores_used(children.cpu_seconds())
             if workload.readings is not None:
                 measured.readings = workload.readings(bench, rounds)
         results.measured[name] = measured
@@ -89,7 +91,6 @@ def main() -> None:
     arguments = _arguments([row.slug for row in rows.ALL])
     _prepare()
     wanted = [row for row in rows.ALL if not arguments.only or row.slug in arguments.only]
-    neighbours = machine.Neighbours()
     children = Children()
     try:
         _progress("measuring the stand-in's ceiling")
@@ -100,7 +101,6 @@ def main() -> None:
             rounds = _QUICK_ROUNDS if arguments.quick else _GROWTH_ROUNDS
             results.drawn.append(growth.draw(curve, children, rounds, _progress))
         results.left_out = children.left_out
-        results.disturbance = neighbours.cores_used(children.cpu_seconds())
     finally:
         children.close()
     arguments.out.mkdir(parents=True, exist_ok=True)

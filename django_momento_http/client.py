@@ -234,7 +234,7 @@ class MomentoClient:
         ``company`` is how many were waited for together: they share the seconds that were lost.
         """
         elapsed = self._clock() - attempt.started
-        outcome = _outcome(attempt.method, answer)
+        outcome = outcome_of(attempt.method, answer)
         if not attempt.is_retry:
             self._service.retries.earn()
         if not isinstance(outcome, MomentoError):
@@ -350,7 +350,7 @@ def forget_endpoint(endpoint: str) -> None:
     _SERVICES.drop(lambda key: key.origin.endpoint == endpoint)
 
 
-def _outcome(method: str, answer: Answer) -> Outcome:
+def outcome_of(method: str, answer: Answer) -> Outcome:
     """Return what an answer means for this method (HTTP API, Response)."""
     if isinstance(answer, MomentoError):
         return answer

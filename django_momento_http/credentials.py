@@ -20,6 +20,8 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 # How the Base64 of a JSON object begins: a v1 key, or each of the first two parts of a JWT.
 _JSON_PREFIX = "eyJ"
 _URL_SAFE = str.maketrans("-_", "+/")
+# 9999-12-31, the last day that can be written as a date.
+_LAST_SECOND = 253402300799
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ def split_token(text: object) -> Credential:
         return found
     del text
     raise ValueError(found)
+
+
+def expiry_of(secret: str) -> float | None:
+    """Return when a JSON Web Token expires, in seconds since 1970; None if it does not say."""
+    parts = secret.split(".")
+    claims = _json_inside(parts[1]) if len(parts) == 3 else None
+    expiry = claims.get("exp") if isinstance(claims, dict) else None
+    if not isinstance(expiry, int | float) or isinstance(expiry, bool):
+        return None
+    return float(expiry) if 0 <= expiry <= _LAST_SECOND else None
 
 
 def parse_token(value: object) -> Credential | Callable[[], str]:

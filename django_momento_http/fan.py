@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from .calls import Answer, Call
 from .connection import Connection, Steps
-from .exceptions import MomentoError, TimedOut
+from .exceptions import MomentoError, TimedOut, TransportError
 from .polling import new_poll
 from .pool import Pool
 from .replies import Reply
@@ -141,6 +141,11 @@ class Fan:
             answer = done.value
         except MomentoError as error:
             answer = error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001 - one call's trouble is not the others'
+            answer = TransportError(f"unexpected {type(error).__name__}", kind="internal")
+        except BaseException:
+            self._release(lane)
+            raise
         else:
             self._watch(lane, wanted)
             return

@@ -37,7 +37,7 @@ class _Job:
         self.loop = loop
         self.began = began
         self.context: Context = copy_context()
-        self.expected = 0
+        self.expected = -1  # the plan has not begun
         self.outcomes: list[tuple[int, Outcome]] = []
         self._future: asyncio.Future[Any] = loop.create_future()
         self._result: tuple[Any, BaseException | None] = None, None
@@ -50,7 +50,7 @@ class _Job:
         outcomes, self.outcomes = self.outcomes, []
         send: Callable[..., list[Operation]] = self.plan.send
         try:
-            operations = self.context.run(send, outcomes if self.expected else None)
+            operations = self.context.run(send, outcomes if self.expected >= 0 else None)
         except StopIteration as done:
             self._result = done.value, None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
@@ -163,7 +163,7 @@ class Runner:
         deadline = self._client.deadline(len(operations), job.began)
         for index, operation in enumerate(operations):
             batch.add(operation, deadline, (job, index))
-        return False
+        return not operations and self._has_ended(job, batch)
 
 
 def _hand_over(jobs: list[_Job]) -> None:

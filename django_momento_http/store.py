@@ -49,6 +49,24 @@ class Space:
     key_prefix: str
     secrets: tuple[bytes, ...] = field(repr=False)
 
+    @property
+    def marker(self) -> str:
+        """The clear marker's key on the wire."""
+        # No key of a user begins with this byte: they are UTF-8.
+        return encode_key(b"\xffclear:" + self.key_prefix.encode("utf-8", "surrogatepass"))
+
+    def envelope(self) -> Envelope:
+        """Return what seals and opens the values of this space."""
+        options = self.options
+        return Envelope(
+            options.location,
+            self.key_prefix,
+            self.secrets,
+            options.serializer,
+            options.compressor,
+            options.compress_min_bytes,
+        )
+
 
 def encode_key(key: bytes) -> str:
     """Return a key as it stands on the wire: unpadded URL-safe Base64."""
@@ -70,19 +88,11 @@ class Store:
         self._max_ttl = options.max_ttl
         self._clock = clock
         self._wall_clock = wall_clock
-        # No key of a user begins with this byte: they are UTF-8.
-        self._marker = encode_key(b"\xffclear:" + space.key_prefix.encode("utf-8", "surrogatepass"))
+        self._marker = space.marker
         self._generation: Generation | AnyGeneration = AnyGeneration()
         if options.clear_max_age is not None:
             self._generation = Generation(options.clear_max_age, clock)
-        self._envelope = Envelope(
-            options.location,
-            space.key_prefix,
-            space.secrets,
-            options.serializer,
-            options.compressor,
-            options.compress_min_bytes,
-        )
+        self._envelope = space.envelope()
         self._client = shared_client(options)
         self._counters = self._client.counters
         self._limiter = LogLimiter(clock)
@@ -210,16 +220,18 @@ class Store:
 
     def delete(self, key: str) -> Plan[bool]:
         """Remove the value and return whether there was one."""
-        found = yield from self._look(key)
-        if found is None or isinstance(found, StoredValueError):
-            self._report("delete", [found] if found else [])
+        [outcome] = yield from self._all([Operation.get(key)])
+        if outcome is None:
             return False
-        # Also where the look failed: a value that should be gone is worse than a request more.
-        [outcome] = yield from self._all([Operation.delete(key)])
-        failures = [error for error in (found, outcome) if isinstance(error, MomentoError)]
-        self._counters.served("deletes", 0 if failures else 1)
+        found = self._opened(key, outcome)
+        # Also where the look failed, or what is there is not for us: what should be gone may be
+        # served elsewhere or later, and that is worse than a request more.
+        [removed] = yield from self._all([Operation.delete(key)])
+        failures = [error for error in (found, removed) if isinstance(error, MomentoError)]
+        is_removed = isinstance(found, Stored) and not failures
+        self._counters.served("deletes", int(is_removed))
         self._report("delete", failures[:1])
-        return not failures
+        return is_removed
 
     def delete_many(self, keys: Iterable[str]) -> Plan[None]:
         """Remove the values."""

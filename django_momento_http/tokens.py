@@ -13,15 +13,13 @@ class TokenSource:
     def __init__(self, token: str | Callable[[], str]) -> None:
         self._current = token if isinstance(token, str) else None
         self._refused: str | None = None
-        self._flight = (
-            None if isinstance(token, str) else SingleFlight(lambda: self._fetch(token))
-        )
+        self._flight = None if isinstance(token, str) else SingleFlight(lambda: self._fetch(token))
 
     def __repr__(self) -> str:
         return f"<TokenSource {'constant' if self._flight is None else 'callable'}>"
 
     def current(self, timeout: float) -> str:
-        """Return the token; AccessDenied when the callable gives none within ``timeout`` seconds."""
+        """Return the token; AccessDenied when the callable gives none in ``timeout`` seconds."""
         return self._current if self._current is not None else self._ask(None, timeout)
 
     def renew(self, refused: str, timeout: float) -> str | None:
@@ -47,7 +45,7 @@ class TokenSource:
         raise AccessDenied(f"the callable TOKEN {failure}", status=401, kind="token")
 
     def _fetch(self, token: Callable[[], str]) -> str:
-        """Renew the token, unless that was done by the time; return what went wrong, if anything."""
+        """Renew the token, unless another thread just did; return what went wrong, if anything."""
         if self._current is not None and self._current != self._refused:
             return ""
         try:

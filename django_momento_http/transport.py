@@ -6,6 +6,7 @@ deadlines and costs a tenth. What went wrong is returned, not raised. It knows n
 breakers or what a status means.
 """
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,8 @@ _OUR_HEADERS = frozenset(
         "user-agent",
     }
 )
+# RFC 9110, 5.6.2: a token.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Deadlines are kept below `requests`.
 _NO_TIMEOUT: Any = Timeout()
 
@@ -215,9 +218,12 @@ def _render(headers: Mapping[str, str]) -> str:
     return "".join(
         f"{name}: {value}\r\n"
         for name, value in headers.items()
-        if name.lower() not in _OUR_HEADERS
-        and f"{name}{value}".isascii()
-        and f"{name}{value}".isprintable()
+        if isinstance(name, str)
+        and isinstance(value, str)
+        and _HEADER_NAME.fullmatch(name)
+        and name.lower() not in _OUR_HEADERS
+        and value.isascii()
+        and value.isprintable()
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from django_momento_http.connection import Connection
 from django_momento_http.exceptions import ConnectFailed, TimedOut, TransportError
 
 from .scripted import (
@@ -256,10 +257,12 @@ def test_a_long_many_call_does_not_starve_a_single_request() -> None:
         many = threads.submit(all_of, transport, calls)
         while len(server.received) < 10:
             time.sleep(0.001)
-        for _ in range(5):
-            began = time.monotonic()
-            assert transport.exchange(a_call("/one")).status == 200  # type: ignore[union-attr]
-            assert seconds_since(began) < 0.1
+        for number in range(5):
+            before = len(server.received)
+            found = transport.exchange(a_call(f"/one/{number}", seconds=20))
+            assert found.status == 200  # type: ignore[union-attr]
+            targets = [received.target for received in server.received]
+            assert targets.index(f"/one/{number}") - before <= 8
         assert not many.done()
         assert len(many.result(20)) == 300
 
@@ -351,11 +354,29 @@ def test_a_fresh_call_gets_a_fresh_connection() -> None:
 
 def test_an_error_of_a_reused_connection_says_that_it_broke() -> None:
     """Idle connections that the peer has closed are replaced before anything is sent."""
-    with scripted(
-        after_request(lambda p: p.send(reply(200))), answer(reply(200, b"new"))
-    ) as server, transport_to(server.endpoint) as transport:
+    with (
+        scripted(after_request(lambda p: p.send(reply(200))), answer(reply(200, b"new"))) as server,
+        transport_to(server.endpoint) as transport,
+    ):
         assert not isinstance(transport.exchange(a_call()), TransportError)
         [idle] = transport.pool._idle
         idle.wait(1, 5.0)
         [(_, found)] = all_of(transport, [a_call()])
         assert bytes(found.body) == b"new"
+
+
+def test_an_unexpected_error_is_one_call_s_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a defect below costs only the call that it struck."""
+    send = Connection._send
+
+    def broken(self: Connection, head: bytes, body: Any) -> Any:
+        if b"/3" in head:
+            raise ZeroDivisionError
+        return send(self, head, body)
+
+    monkeypatch.setattr(Connection, "_send", broken)
+    with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
+        found = all_of(transport, [a_call(f"/{n}") for n in range(6)])
+        kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found}
+        assert kinds == {f"/{n}": "internal" if n == 3 else "fine" for n in range(6)}
+        assert transport.pool._all == set(transport.pool._idle)

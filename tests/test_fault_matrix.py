@@ -1,8 +1,8 @@
 """Every fault x every operation x both modes x sync and async, over real sockets.
 
-The result, the time, the requests on the wire and the log lines are those of the policy's table. All
-combinations of one fault share its server and run beside each other; each has a cache name of its own,
-by which its requests and its lines are told from the others'.
+The result, the time, the requests on the wire and the log lines are those of the policy's table.
+All combinations of one fault share its server and run beside each other; each has a cache name of
+its own, by which its requests and its lines are told from the others'.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from tests.scripted import GRACE, Peer, Script, after_request, reply, scripted, 
 TOKEN = "a-token-for-the-matrix"
 DEADLINE = 0.3
 KEYS = ("a", "b", "c", "d")
-# So many lone attempts has a combination that was late among others: this machine may be busy.
+# A combination that went wrong beside others has two more, alone: this machine may be busy.
 ATTEMPTS = 3
 
 
@@ -211,10 +211,15 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 LONG = b"X-Header: " + b"x" * 100 + b"\r\n"
 
+# Each client over TLS reads a bundle of certificates first, which costs more than the operation.
+SOME = ("get", "get_many", "set", "delete", "incr", "clear")
+
 TROUBLES = (
     Trouble("refused", refused, ConnectFailed),
-    Trouble("tls to plain", not_tls, ConnectFailed),
-    Trouble("tls silence", tls_silence, ConnectFailed, options={"CONNECT_TIMEOUT": 0.12}),
+    Trouble("tls to plain", not_tls, ConnectFailed, only=SOME),
+    Trouble(
+        "tls silence", tls_silence, ConnectFailed, options={"CONNECT_TIMEOUT": 0.12}, only=SOME
+    ),
     Trouble("accept and silence", peer(silent, counts=False), TimedOut, ends_it=True),
     Trouble("read and silence", peer(after_request(Peer.stall)), TimedOut, ends_it=True),
     Trouble("drip headers", peer(drip_head), TimedOut, ends_it=True),
@@ -364,7 +369,7 @@ def carry_out(cache: MomentoCache, combination: Combination) -> Outcome:
             began, result = asyncio.run(timed(cache, name, arguments))
         else:
             result = getattr(cache, name)(*arguments)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - judged by the caller
         result = error
     return Outcome(result, time.monotonic() - began)
 
@@ -374,7 +379,7 @@ async def timed(cache: MomentoCache, name: str, arguments: tuple[Any, ...]) -> t
     began = time.monotonic()
     try:
         return began, await getattr(cache, f"a{name}")(*arguments)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - judged by the caller
         return began, error
 
 
@@ -387,34 +392,29 @@ def requests_wanted(operation: Operation, trouble: Trouble) -> int:
 
 
 def problems(
-    trouble: Trouble, combination: Combination, outcome: Outcome, site: Site, lines: Lines
+    trouble: Trouble, combination: Combination, site: Site, lines: Lines, attempt: int = 0
 ) -> list[str]:
-    """Return what is not as it should be."""
+    """Try one combination and return what is not as it should be."""
     operation, mode, _ = combination
-    result = outcome.result
+    location = combination.location
+    sent_before, lines_before = site.requests(location), len(lines.about(location))
+    cache = build(site.endpoint, combination, trouble.options, attempt)
+    result, elapsed = carry_out(cache, combination)
     found = []
-    if mode == "raise" and not is_raised(operation, trouble, result):
-        found.append(f"raised {result!r}")
-    if mode == "miss" and not is_missed(operation, result):
-        found.append(f"returned {result!r}")
-    sent, wanted = site.requests(combination.location), requests_wanted(operation, trouble)
-    if sent not in (wanted, None):
-        found.append(f"{sent} requests, not {wanted}")
-    written = lines.about(combination.location)
-    expected = operation.lines if mode == "miss" else operation.lines - 1
-    if len(written) != expected:
-        found.append(f"{len(written)} lines, not {expected}: {written}")
-    return [f"{combination.location}: {problem}" for problem in found]
-
-
-def is_late(trouble: Trouble, combination: Combination, outcome: Outcome, endpoint: str) -> bool:
-    """Whether a combination takes longer than it may, also when nothing else is going on."""
-    for attempt in range(1, ATTEMPTS + 1):
-        if outcome.elapsed <= DEADLINE + GRACE:
-            return False
-        cache = build(endpoint, combination, trouble.options, attempt)
-        outcome = carry_out(cache, combination)
-    return outcome.elapsed > DEADLINE + GRACE
+    is_right = is_missed(operation, result)
+    if mode == "raise":
+        is_right = is_raised(operation, trouble, result)
+    if not is_right:
+        found.append(f"{result!r}")
+    sent, wanted = site.requests(location), requests_wanted(operation, trouble)
+    if sent is not None and sent_before is not None and sent - sent_before != wanted:
+        found.append(f"{sent - sent_before} requests, not {wanted}")
+    written = lines.about(location)[lines_before:]
+    if len(written) != operation.lines - (mode == "raise"):
+        found.append(f"the lines {written}")
+    if elapsed > DEADLINE + GRACE:
+        found.append(f"took {elapsed:.3f} s")
+    return [f"{location}: {problem}" for problem in found]
 
 
 def is_raised(operation: Operation, trouble: Trouble, result: Any) -> bool:
@@ -434,19 +434,17 @@ def is_missed(operation: Operation, result: Any) -> bool:
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
 def test_every_operation_in_trouble(trouble: Trouble, lines: Lines) -> None:
     """Whatever goes wrong, each operation ends in time and as the table says."""
-    found: list[str] = []
     with ExitStack() as stack:
         site = stack.enter_context(trouble.site())
         stack.callback(forget_endpoint, site.endpoint)
         threads = stack.enter_context(ThreadPoolExecutor(1 if trouble.is_busy else 8))
-        caches = [build(site.endpoint, cell, trouble.options) for cell in trouble.combinations]
-        outcomes = list(threads.map(carry_out, caches, trouble.combinations))
-        for combination, outcome in zip(trouble.combinations, outcomes, strict=True):
-            found += problems(trouble, combination, outcome, site, lines)
-        for combination, outcome in zip(trouble.combinations, outcomes, strict=True):
-            if is_late(trouble, combination, outcome, site.endpoint):
-                found.append(f"{combination.location}: took {outcome.elapsed:.3f} s")
-    assert found == []
+        cells = trouble.combinations
+        found = list(threads.map(lambda cell: problems(trouble, cell, site, lines), cells))
+        for index, cell in enumerate(cells):
+            for attempt in range(1, ATTEMPTS):
+                if found[index]:
+                    found[index] = problems(trouble, cell, site, lines, attempt)
+    assert [problem for each in found for problem in each] == []
 
 
 def test_the_matrix_is_large() -> None:
@@ -551,7 +549,7 @@ ON_UNREADABLE = (
     (Operation("set_many", ({"a": 1},), []), 1),
     (Operation("add", ("a", 1), True), 2),
     (Operation("touch", ("a", 60), False), 1),
-    (Operation("delete", ("a",), False), 1),
+    (Operation("delete", ("a",), False), 2),
     (Operation("delete_many", (("a",),), None), 1),
     (Operation("has_key", ("a",), False), 1),
     (Operation("incr", ("a",), ValueError), 1),

@@ -23,7 +23,8 @@ LAYERS = [
     ["runner"],
     ["store"],
     ["cache"],
-    ["testing", "pytest_plugin", "apps", "checks", "management"],
+    ["checks", "diagnosis", "probe"],
+    ["testing", "pytest_plugin", "apps", "management"],
 ]
 ORDER = [module for layer in LAYERS for module in layer]
 # It shares no code with the client, so that they cannot share a mistake.
@@ -64,7 +65,7 @@ def test_imports_point_down(path: Path) -> None:
     """A module is in the table, and sees only what stands before it."""
     name = room(path)
     if name in ALONE:
-        assert ours(path) == set()
+        assert ours(path) <= {name}
         return
     assert name in ORDER, f"put {name} into its layer"
     allowed = set(ORDER[: ORDER.index(name)]) | ({name} if name == "management" else set())

@@ -25,7 +25,12 @@ both = pytest.mark.parametrize("make", [new_poll, SelectPoll])
 @both
 @pytest.mark.parametrize(
     ("wanted", "is_said", "found"),
-    [(READ, False, 0), (READ, True, READ), (WRITE, False, WRITE), (READ | WRITE, True, READ | WRITE)],
+    [
+        (READ, False, 0),
+        (READ, True, READ),
+        (WRITE, False, WRITE),
+        (READ | WRITE, True, READ | WRITE),
+    ],
 )
 def test_what_is_ready_is_returned(
     make: Callable[[], Poll], pair: Pair, wanted: int, is_said: bool, found: int

@@ -1,5 +1,6 @@
 """The pool: never more connections than its limit, never one that must not be used again."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,20 @@ def test_a_healthy_connection_is_used_again() -> None:
         (after_request(lambda p: p.send(reply(400, b"no")), lambda p: answer(reply(200))(p)), 1),
         (after_request(lambda p: p.send(reply(204, b"")), lambda p: answer(reply(200))(p)), 1),
     ],
-    ids=["timeout", "left", "truncated", "abandoned", "too-large", "two-answers", "surplus"]
-    + ["close", "no-length", "reset", "refused", "empty"],
+    ids=[
+        "timeout",
+        "left",
+        "truncated",
+        "abandoned",
+        "too-large",
+        "two-answers",
+        "surplus",
+        "close",
+        "no-length",
+        "reset",
+        "refused",
+        "empty",
+    ],
 )
 def test_a_doubtful_connection_is_never_used_again(first: object, accepted: int) -> None:
     """After anything but a whole answer and silence, the next request gets a new connection."""
@@ -86,8 +99,7 @@ def test_idle_connections_below_busy_ones_are_retired_too() -> None:
     clock = Clock()
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
         taken = [transport.pool.take(time.monotonic() + 5) for _ in range(5)]
-        for connection in taken:
-            transport.exchange(a_call())  # another opens beside them
+        transport.exchange(a_call())  # another opens beside them
         busy = transport.pool._idle[-1]
         for connection in taken:
             connection.reusable = True
@@ -112,7 +124,9 @@ def test_there_are_never_more_connections_than_the_limit() -> None:
         found = list(threads.map(lambda n: get(transport, target=f"/{n}"), range(60)))
         assert [one.body for one in found] == [b"/%d" % n for n in range(60)]  # type: ignore[attr-defined]
         assert server.accepted <= 3
-        assert repr(transport.pool) == f"<Pool open={server.accepted} idle={server.accepted} limit=3>"
+        assert (
+            repr(transport.pool) == f"<Pool open={server.accepted} idle={server.accepted} limit=3>"
+        )
 
 
 def test_waiting_for_a_connection_ends_with_the_deadline() -> None:
@@ -188,3 +202,24 @@ def test_closing_leaves_those_in_use_to_their_users() -> None:
         assert bytes(under_way.result(5).body) == b"late"  # type: ignore[attr-defined]
         assert transport.pool._idle == []
         assert not transport.pool._all
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_closes_its_copies_and_the_parent_goes_on() -> None:
+    """In a child all inherited sockets are closed, those in use too; the parent's stay open."""
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        get(transport)
+        in_use = transport.pool.take(time.monotonic() + 5)
+        get(transport)
+        assert len(transport.pool._all) == 2
+        inherited = list(transport.pool._all)
+        child = os.fork()
+        if child == 0:
+            transport.close()
+            os._exit(sum(connection.fileno() != -1 for connection in inherited))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        in_use.reusable = True
+        transport.pool.give_back(in_use)
+        assert get(transport, target="/still").body == b"/still"  # type: ignore[attr-defined]
+        assert server.accepted == 2

@@ -69,7 +69,7 @@ def test_making_one_may_ask_for_another() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_starts_afresh_even_while_the_lock_is_held() -> None:
-    """Nothing inherited is used, and a lock whose owner does not exist in the child is not waited for."""
+    """Nothing inherited is used, nor is a lock waited for whose owner the child does not have."""
     discarded: list[object] = []
     registry = PerProcess(lambda _: object(), discarded.append)
     mine = registry.get("a")

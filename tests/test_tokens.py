@@ -93,8 +93,18 @@ def exits() -> str:
 
 @pytest.mark.parametrize(
     "token",
-    [fails, exits, lambda: None, lambda: 3, lambda: "", lambda: b"bytes", lambda: "two words"]
-    + [lambda: "line\r\nX-Evil: 1", lambda: "kölsch", lambda: "nul\0"],
+    [
+        fails,
+        exits,
+        lambda: None,
+        lambda: 3,
+        lambda: "",
+        lambda: b"bytes",
+        lambda: "two words",
+        lambda: "line\r\nX-Evil: 1",
+        lambda: "kölsch",
+        lambda: "nul\x00",
+    ],
 )
 def test_rubbish_is_a_denied_access_that_shows_nothing(token: object) -> None:
     """A callable that fails or returns what cannot be sent is an AccessDenied of kind token."""

@@ -1,0 +1,325 @@
+"""System checks: what ``manage.py check`` says of settings that are wrong or will surprise.
+
+=====  ============================================================================
+id     means
+=====  ============================================================================
+E001   the settings of an alias are wrong, and its backend cannot be built
+W001   TIMEOUT is above MAX_TTL (or None), so values expire before it
+W002   sessions are kept in the cache alone, and end before SESSION_COOKIE_AGE
+W003   SERIALIZER is "json" where the cache middleware stores responses
+W004   SERIALIZER is "json" where sessions may hold what JSON cannot
+W005   the token says of itself that it has expired
+W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER or SIGNING_KEY
+W007   ON_ERROR is "miss" where request limits or login locks are counted
+W008   the token looks typed into the settings (only with ``check --deploy``)
+=====  ============================================================================
+
+Each id stands behind ``django_momento_http.``. All run offline and look only at aliases whose
+BACKEND is MomentoCache or a subclass of it. No message shows a token or a signing key. They know
+nothing of connections.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
+
+from django.conf import settings
+from django.core import checks
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .cache import MomentoCache
+from .conf import Options
+from .credentials import expiry_of
+
+_CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
+_SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backends.cached_db"}
+_JSON_SESSIONS = "django.contrib.sessions.serializers.JSONSerializer"
+_CACHE_MIDDLEWARE = {
+    "django.middleware.cache.UpdateCacheMiddleware",
+    "django.middleware.cache.CacheMiddleware",
+}
+
+
+class Finding(NamedTuple):
+    """What is wrong with an alias, and what to do about it."""
+
+    alias: str
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """One alias of CACHES whose backend could be built."""
+
+    name: str
+    options: Options
+    key_prefix: str
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the checks look at."""
+
+    aliases: Sequence[Alias]
+    broken: Sequence[Finding]
+    now: float
+    environ: Mapping[str, str]
+
+    def named(self, name: object) -> Iterator[Alias]:
+        """Yield the alias of this name if it is one of ours."""
+        return (alias for alias in self.aliases if alias.name == name)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: an E is an Error, a W is a Warning."""
+
+    id: str
+    find: Callable[[Project], Iterator[Finding]]
+    deploy: bool = False
+
+
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether a row of CACHES names MomentoCache or a subclass of it."""
+    try:
+        backend = import_string(config.get("BACKEND", ""))
+    except ImportError:
+        return False
+    return isinstance(backend, type) and issubclass(backend, MomentoCache)
+
+
+def build(name: str) -> MomentoCache:
+    """Return a new backend of an alias that is ours; ImproperlyConfigured says what is wrong."""
+    return cast("MomentoCache", caches.create_connection(name))
+
+
+def check_settings(
+    app_configs: object = None,  # noqa: ARG001 - Django's signature
+    *,
+    clock: Callable[[], float] = time.time,
+    **_: object,
+) -> list[checks.CheckMessage]:
+    """Run the checks that every ``check`` runs."""
+    project = _project(clock(), os.environ)
+    return [message for check in CHECKS if not check.deploy for message in _run(check, project)]
+
+
+def check_deployment(
+    app_configs: object = None,  # noqa: ARG001 - Django's signature
+    *,
+    environ: Mapping[str, str] = os.environ,
+    **_: object,
+) -> list[checks.CheckMessage]:
+    """Run the checks that ``check --deploy`` adds."""
+    project = _project(0.0, environ)
+    return [message for check in CHECKS if check.deploy for message in _run(check, project)]
+
+
+def _run(check: Check, project: Project) -> Iterator[checks.CheckMessage]:
+    message = checks.Error if check.id.startswith("E") else checks.Warning
+    for finding in check.find(project):
+        yield message(
+            finding.problem,
+            hint=finding.advice,
+            obj=f"CACHES[{finding.alias!r}]",
+            id=f"django_momento_http.{check.id}",
+        )
+
+
+def _project(now: float, environ: Mapping[str, str]) -> Project:
+    aliases, broken = [], []
+    for name, config in settings.CACHES.items():
+        if not is_ours(config):
+            continue
+        try:
+            backend = build(name)
+        except ImproperlyConfigured as error:
+            advice = "Correct this alias; the README has a table of all options."
+            broken.append(Finding(name, str(error), advice))
+        else:
+            aliases.append(_alias(name, backend))
+    return Project(aliases, broken, now, environ)
+
+
+def _alias(name: str, backend: MomentoCache) -> Alias:
+    space = backend._space  # noqa: SLF001 - what the backend was built from, for no one else
+    return Alias(name, space.options, space.key_prefix, backend.default_timeout)
+
+
+# The checks, in the order of their ids
+
+
+def _bad_settings(project: Project) -> Iterator[Finding]:
+    yield from project.broken
+
+
+def _timeout_above_max_ttl(project: Project) -> Iterator[Finding]:
+    for alias in project.aliases:
+        longest = alias.options.max_ttl
+        if longest is not None and (alias.timeout is None or alias.timeout > longest):
+            yield Finding(
+                alias.name,
+                f"TIMEOUT is {alias.timeout}, but MAX_TTL ends every value after {longest} s.",
+                f"Set TIMEOUT to at most {longest}; if the cache is provisioned for longer, set"
+                " MAX_TTL to what it takes, or to None.",
+            )
+
+
+def _sessions_end_early(project: Project) -> Iterator[Finding]:
+    if settings.SESSION_ENGINE != _CACHED_SESSIONS:
+        return
+    age = settings.SESSION_COOKIE_AGE
+    for alias in project.named(settings.SESSION_CACHE_ALIAS):
+        longest = alias.options.max_ttl
+        if longest is not None and age > longest:
+            yield Finding(
+                alias.name,
+                f"SESSION_COOKIE_AGE is {age} s, but MAX_TTL ends every session after {longest} s:"
+                " users are logged out then.",
+                'Set SESSION_ENGINE to "django.contrib.sessions.backends.cached_db",'
+                f" or SESSION_COOKIE_AGE to at most {longest}.",
+            )
+
+
+def _json_responses(project: Project) -> Iterator[Finding]:
+    if not _CACHE_MIDDLEWARE.intersection(settings.MIDDLEWARE):
+        return
+    for alias in project.named(settings.CACHE_MIDDLEWARE_ALIAS):
+        if _is_json(alias):
+            yield Finding(
+                alias.name,
+                'SERIALIZER is "json", and the cache middleware stores responses here:'
+                " they cannot be JSON, and each page will fail.",
+                'Set CACHE_MIDDLEWARE_ALIAS to an alias whose SERIALIZER is "pickle".',
+            )
+
+
+def _json_sessions(project: Project) -> Iterator[Finding]:
+    if settings.SESSION_ENGINE not in _SESSIONS_THAT_USE_A_CACHE:
+        return
+    if settings.SESSION_SERIALIZER == _JSON_SESSIONS:
+        return
+    for alias in project.named(settings.SESSION_CACHE_ALIAS):
+        if _is_json(alias):
+            yield Finding(
+                alias.name,
+                'SERIALIZER is "json", but SESSION_SERIALIZER is not JSONSerializer: sessions'
+                " may hold what cannot be stored here.",
+                'Set SESSION_CACHE_ALIAS to an alias whose SERIALIZER is "pickle",'
+                " or keep only JSON in sessions and set SESSION_SERIALIZER to say so.",
+            )
+
+
+def _token_expired(project: Project) -> Iterator[Finding]:
+    for alias in project.aliases:
+        token = alias.options.token
+        expiry = expiry_of(token) if isinstance(token, str) else None
+        if expiry is not None and expiry <= project.now:
+            yield Finding(
+                alias.name,
+                f"The token expired at {datetime.fromtimestamp(expiry, UTC):%Y-%m-%d %H:%M} UTC.",
+                "Make a new API key in the Momento console; for tokens that expire on purpose,"
+                " set TOKEN to a callable that returns a fresh one.",
+            )
+
+
+def _aliases_disagree(project: Project) -> Iterator[Finding]:
+    groups: defaultdict[tuple[str, str, str], list[Alias]] = defaultdict(list)
+    for alias in project.aliases:
+        groups[alias.options.endpoint, alias.options.location, alias.key_prefix].append(alias)
+    for group in groups.values():
+        differing = [
+            name
+            for name, read in (("SERIALIZER", _serializer_code), ("SIGNING_KEY", _signing_key))
+            if len(set(map(read, group))) > 1
+        ]
+        if differing:
+            others = ", ".join(repr(alias.name) for alias in group[1:])
+            yield Finding(
+                group[0].name,
+                f"It shares LOCATION and KEY_PREFIX with {others}, but not"
+                f" {' and '.join(differing)}: they may not be able to read each other's values.",
+                f"Give each a KEY_PREFIX of its own, or the same {' and '.join(differing)}.",
+            )
+
+
+def _limits_unguarded(project: Project) -> Iterator[Finding]:
+    for user, name in _counters_of_limits():
+        for alias in project.named(name):
+            if alias.options.on_error == "miss":
+                yield Finding(
+                    alias.name,
+                    f'{user} counts in this cache, and ON_ERROR "miss" hides from it that counts'
+                    " are lost while the service is in trouble.",
+                    'Give it an alias with ON_ERROR "raise", or one on a cache that counts'
+                    " atomically (add and incr are not atomic here). If this is what you want,"
+                    " silence this check.",
+                )
+
+
+def _token_typed_in(project: Project) -> Iterator[Finding]:
+    # Only for deployment: while developing, a token for the local server is typed in by design. A
+    # variable may hold more than the token (a v1 key, a cache URL), so that it need only be inside.
+    for alias in project.aliases:
+        given = _given_token(alias.name)
+        if not isinstance(given, str) or not isinstance(alias.options.token, str):
+            continue
+        if not any(given.strip() in value for value in project.environ.values()):
+            yield Finding(
+                alias.name,
+                "No environment variable holds TOKEN, so it looks typed into the settings.",
+                "Read it from the environment: MOMENTO_API_KEY is used when TOKEN is left out."
+                " If it comes from a file or a store of secrets, silence this check.",
+            )
+
+
+CHECKS = (
+    Check("E001", _bad_settings),
+    Check("W001", _timeout_above_max_ttl),
+    Check("W002", _sessions_end_early),
+    Check("W003", _json_responses),
+    Check("W004", _json_sessions),
+    Check("W005", _token_expired),
+    Check("W006", _aliases_disagree),
+    Check("W007", _limits_unguarded),
+    Check("W008", _token_typed_in, deploy=True),
+)
+
+# What they ask of settings
+
+
+def _is_json(alias: Alias) -> bool:
+    return alias.options.serializer.name == "json"
+
+
+def _serializer_code(alias: Alias) -> int:
+    return alias.options.serializer.code
+
+
+def _signing_key(alias: Alias) -> str | None:
+    return alias.options.signing_key
+
+
+def _given_token(name: str) -> object:
+    given = settings.CACHES[name].get("OPTIONS", {})
+    return next((value for option, value in given.items() if option.upper() == "TOKEN"), None)
+
+
+def _counters_of_limits() -> Iterator[tuple[str, object]]:
+    """Yield who counts requests or failed logins in a cache, and the alias that it uses."""
+    rest = getattr(settings, "REST_FRAMEWORK", None)
+    if isinstance(rest, Mapping) and rest.get("DEFAULT_THROTTLE_CLASSES"):
+        yield "Django REST framework's throttling", "default"
+    if hasattr(settings, "RATELIMIT_USE_CACHE") or "django_ratelimit" in settings.INSTALLED_APPS:
+        yield "django-ratelimit", getattr(settings, "RATELIMIT_USE_CACHE", "default")
+    handler = str(getattr(settings, "AXES_HANDLER", ""))
+    if hasattr(settings, "AXES_CACHE") or handler.endswith(".AxesCacheHandler"):
+        yield "django-axes", getattr(settings, "AXES_CACHE", "default")

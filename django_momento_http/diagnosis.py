@@ -1,0 +1,201 @@
+"""What trouble means: for each kind of it the likely cause and the next step, in words.
+
+It knows no connection, and nothing of how it is printed. No text holds a token, a key or a value.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .conf import Options
+from .exceptions import AccessDenied, ConnectFailed, MomentoError
+
+
+class _Words(NamedTuple):
+    cause: str
+    advice: str
+
+
+# How a certificate is refused in OpenSSL's words, and which of the texts below that means.
+_CERTIFICATES = {
+    "self-signed": "tls_authority",
+    "self signed": "tls_authority",
+    "unable to get": "tls_authority",
+    "expired": "tls_time",
+    "not yet valid": "tls_time",
+    "mismatch": "tls_name",
+    "not valid for": "tls_name",
+}
+# The texts are about options, hosts and statuses, never about secrets.
+_WORDS: Mapping[str, _Words] = {
+    "dns": _Words(
+        "the host name of {peer} is unknown here: {reason}",
+        "Look for a typing error in {option}, and check this host's DNS.",
+    ),
+    "refused": _Words(
+        "{peer} refused the connection",
+        "Check {option} and its port, and that the server runs there; a firewall may refuse, too.",
+    ),
+    "connect": _Words(
+        "{peer} could not be reached ({reason})",
+        "Check {option}, and that this host may reach it.",
+    ),
+    "connect_timeout": _Words(
+        "no connection to {peer} within CONNECT_TIMEOUT ({connect_timeout:g} s)",
+        "Check {option}, and that a firewall lets this host out; if the network is slow, raise"
+        " CONNECT_TIMEOUT and REQUEST_TIMEOUT.",
+    ),
+    "proxy": _Words(
+        "{reason}",
+        "Check PROXY, its user name and password, and that it permits tunnels to {endpoint}.",
+    ),
+    "tls": _Words(
+        "no TLS connection ({reason})",
+        "Check the scheme and port of ENDPOINT, and whether something between this host and the"
+        " service interferes with TLS.",
+    ),
+    "tls_authority": _Words(
+        "the certificate is signed by an authority that is not trusted here ({reason})",
+        "If your network intercepts TLS, set CA_BUNDLE to a file with its authority's certificate;"
+        " if CA_BUNDLE is set, check that file; otherwise check ENDPOINT.",
+    ),
+    "tls_time": _Words(
+        "the certificate is outside the time of its validity ({reason})",
+        "Check this host's clock; if it is right, the certificate must be renewed.",
+    ),
+    "tls_name": _Words(
+        "the certificate is for another host ({reason})",
+        "Check ENDPOINT; if it is right, something between this host and the service answers in"
+        " its place.",
+    ),
+    "timeout": _Words(
+        "no whole answer within REQUEST_TIMEOUT ({request_timeout:g} s)",
+        "Check the network; if the service is far away, use a cache in a nearer region or raise"
+        " REQUEST_TIMEOUT.",
+    ),
+    "connection": _Words(
+        "the connection broke ({reason})",
+        "Try again; if it persists, check ENDPOINT and what stands between this host and it.",
+    ),
+    "unusable": _Words(
+        "{reason}",
+        "Something other than Momento answers at {endpoint}: check ENDPOINT, and whether a proxy"
+        " stands in between.",
+    ),
+    "token": _Words(
+        "{reason}",
+        "Call it in manage.py shell; it must return a string, and within REQUEST_TIMEOUT.",
+    ),
+    "token_expired": _Words(
+        "the token was refused (401): it expired at {expiry}",
+        "Make a new API key in the Momento console; for tokens that expire on purpose, set TOKEN"
+        " to a callable that returns a fresh one.",
+    ),
+    "token_refused": _Words(
+        "the token was refused (401): it is invalid, expired, or made for another region",
+        "Check that TOKEN (or MOMENTO_API_KEY) holds the whole key; a v1 key works at its own"
+        " endpoint only, so leave REGION and ENDPOINT out for it; or make a new key in the"
+        " console.",
+    ),
+    "not_permitted": _Words(
+        "the token may not {verb} (403)",
+        "Give the API key permission to {verb} in the cache {location!r}, in the Momento console.",
+    ),
+    "cache_not_found": _Words(
+        "there is no cache {location!r} at {endpoint} (404)",
+        "A cache belongs to one region: check REGION, or correct LOCATION, or create the cache in"
+        " the Momento console.",
+    ),
+    "rate_limited": _Words(
+        "the account's limit is used up (429)",
+        "Try again; if it persists, send fewer operations or ask Momento for a higher limit.",
+    ),
+    "service_failed": _Words(
+        "{reason}",
+        "Try again later; if it persists, ask Momento's support.",
+    ),
+    "bad_request": _Words(
+        "{reason}",
+        "Check MAX_TTL, LOCATION and KEY_PREFIX.",
+    ),
+    "codec": _Words(
+        "a string cannot be stored ({reason})",
+        "Correct SERIALIZER or COMPRESSOR.",
+    ),
+    "altered": _Words(
+        "what was read is not what was written ({reason})",
+        "Check SERIALIZER and COMPRESSOR, and whether something between this host and the service"
+        " changes or keeps answers.",
+    ),
+    "not_found": _Words(
+        "what was written could not be found",
+        "Try again; if it persists, check whether something between this host and the service"
+        " keeps answers, and ask Momento's support.",
+    ),
+    "found_late": _Words(
+        "what was written was not found at once in every try",
+        "Nothing, if it is rare: reads of the service are eventually consistent.",
+    ),
+    "signing_key": _Words(
+        "the clear marker of this KEY_PREFIX was written with another signing key",
+        "If SECRET_KEY was changed, put the old one into SECRET_KEY_FALLBACKS; if another project"
+        " uses this cache, give each a KEY_PREFIX of its own, or both the same SIGNING_KEY.",
+    ),
+    "clock": _Words(
+        "this host's clock is {difference}",
+        "Synchronise this host's clock (NTP): ttl(), the expiry of tokens and TLS depend on it.",
+    ),
+}
+
+
+# The actions of those steps that a token may lack permission for.
+_VERBS = {"set": "write", "get": "read", "delete": "delete", "marker": "read the clear marker"}
+# Where opening a connection stopped.
+_STEPS = {"dns": "lookup", "proxy": "tunnel", "tls": "tls"}
+
+
+class Trouble(NamedTuple):
+    """What was found, in words; ``kind`` names it for programs."""
+
+    step: str
+    kind: str
+    cause: str
+    advice: str
+
+
+def trouble(step: str, kind: str, options: Options, **facts: str) -> Trouble:
+    """Return trouble of this kind in words."""
+    cause, advice = _WORDS[kind]
+    known: dict[str, object] = {
+        "verb": _VERBS.get(step, step),
+        "location": options.location,
+        "endpoint": options.endpoint,
+        "connect_timeout": options.connect_timeout,
+        "request_timeout": options.request_timeout,
+        "peer": "the proxy" if options.proxy else options.endpoint,
+        "option": "PROXY" if options.proxy else "REGION or ENDPOINT",
+        **facts,
+    }
+    return Trouble(step, kind, cause.format(**known), advice.format(**known))
+
+
+def trouble_of(step: str, error: MomentoError, options: Options, expired_at: str = "") -> Trouble:
+    """Return what an error means, in words; ``expired_at`` is what a token says of itself."""
+    kind = _kind(error)
+    if kind == "token_refused" and expired_at:
+        kind = "token_expired"
+    if isinstance(error, ConnectFailed):
+        step = _STEPS.get(error.kind, "connect")
+    return trouble(step, kind, options, reason=error.reason, expiry=expired_at)
+
+
+def _kind(error: MomentoError) -> str:
+    if error.kind == "tls":
+        reason = error.reason.lower()
+        return next((kind for text, kind in _CERTIFICATES.items() if text in reason), "tls")
+    if isinstance(error, ConnectFailed) and error.kind == "connect":
+        if "ECONNREFUSED" in error.reason:
+            return "refused"
+        return "connect_timeout" if "in time" in error.reason else "connect"
+    if isinstance(error, AccessDenied) and error.kind != "token":
+        return "not_permitted" if error.status == 403 else "token_refused"
+    return error.kind if error.kind in _WORDS else "connection"

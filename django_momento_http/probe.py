@@ -1,0 +1,293 @@
+"""Whether one alias can write, read and delete, and how long each part of that takes.
+
+Its connections are its own and each is new, because the process's breaker and idle connections
+would hide what it is to find. What went wrong is put in words by ``diagnosis``.
+"""
+
+import secrets
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import mktime_tz, parsedate_tz
+from statistics import median
+
+from .cache import MomentoCache
+from .client import Operation, Outcome, outcome_of, shared_client
+from .connection import Address, Connection, Route, Steps, T
+from .credentials import expiry_of
+from .diagnosis import Trouble, trouble, trouble_of
+from .envelope import Stored
+from .exceptions import AccessDenied, MomentoError, StoredValueError
+from .replies import Reply
+from .store import encode_key
+from .tokens import TokenSource
+from .transport import Origin, Transport
+
+ROUNDS = 5
+# What fails before the value is deleted leaves it behind for a minute, no longer.
+_TTL = 60
+# Long enough to be compressed by default.
+_VALUE = "momento_check " * 100
+# Two clocks and a network differ by seconds; beyond this, one of them is wrong.
+_CLOCKS_DIFFER = 30.0
+
+
+@dataclass
+class Report:
+    """What is known of one alias; a warning is no failure."""
+
+    alias: str
+    location: str = ""
+    endpoint: str = ""
+    problems: list[Trouble] = field(default_factory=list)
+    warnings: list[Trouble] = field(default_factory=list)
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def milliseconds(self, of: Callable[[list[float]], float] = median) -> dict[str, float]:
+        """Return the median of each step's times, in the order in which steps are taken."""
+        return {step: round(of(times) * 1000, 2) for step, times in self.seconds.items()}
+
+
+def examine(
+    alias: str,
+    backend: MomentoCache,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
+) -> Report:
+    """Write, read and delete one new key a few times, and report what came of it."""
+    examination = _Examination(alias, backend, clock, wall_clock)
+    examination.run()
+    return examination.report
+
+
+class _Examination:
+    """One alias under examination; what is found gathers in ``report``."""
+
+    def __init__(
+        self,
+        alias: str,
+        backend: MomentoCache,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._space = backend._space  # noqa: SLF001 - what the backend was built from
+        self._options = self._space.options
+        self._envelope = self._space.envelope()
+        self._key = encode_key(backend.make_key(f"momento_check:{secrets.token_hex(8)}").encode())
+        # It says what requests look like; it sends none of them.
+        self._client = shared_client(self._options)
+        self._ttl = min(_TTL, self._options.max_ttl or _TTL)
+        self._token = ""
+        self._misses = 0
+        self.report = Report(alias, self._options.location, self._options.endpoint)
+
+    def run(self) -> None:
+        """Go through it all, as far as it goes."""
+        stored = self._packed()
+        if stored is None or not self._has_token():
+            return
+        for _ in range(ROUNDS):
+            with closing(self._new_transport()) as transport:
+                self._go_round(transport, stored)
+            if self.report.problems:
+                return
+        self._judge_misses()
+        if self._options.clear_max_age is not None:
+            self._read_marker()
+
+    # Before anything is sent
+
+    def _packed(self) -> Stored | None:
+        try:
+            payload = self._envelope.dumps(_VALUE)
+            return self._envelope.pack(payload, self._wall_clock() + self._ttl)
+        except Exception as error:  # noqa: BLE001 - a user's codec may fail in any way
+            failure = type(error).__name__
+        self._fail("set", "codec", reason=failure)
+        return None
+
+    def _has_token(self) -> bool:
+        try:
+            self._token = TokenSource(self._options.token).current(self._options.request_timeout)
+        except AccessDenied as error:
+            self._fail_by("token", error)
+            return False
+        return True
+
+    def _new_transport(self) -> "_ColdTransport":
+        options = self._options
+        origin = Origin(
+            options.endpoint,
+            options.connect_timeout,
+            options.max_connections,
+            options.proxy,
+            options.ca_bundle,
+        )
+        return _ColdTransport(origin, self._clock)
+
+    # Requests
+
+    def _go_round(self, transport: "_ColdTransport", stored: Stored) -> None:
+        body = self._envelope.seal(self._key, stored)
+        operations = {
+            "set": Operation.set(self._key, body, self._ttl),
+            "get": Operation.get(self._key),
+            "delete": Operation.delete(self._key),
+        }
+        outcomes: dict[str, Outcome] = {}
+        for step, operation in operations.items():
+            outcome = outcomes[step] = self._ask(transport, step, operation)
+            if _ends_the_round(outcome):
+                return
+        if outcomes["set"] is None:
+            self._compare(outcomes["get"])
+
+    def _read_marker(self) -> None:
+        marker = self._space.marker
+        with closing(self._new_transport()) as transport:
+            found = self._ask(transport, "marker", Operation.get(marker))
+        if found is None or isinstance(found, MomentoError):
+            return
+        try:
+            self._envelope.open(marker, found, self._wall_clock())
+        except StoredValueError:
+            self._warn("marker", "signing_key")
+
+    def _ask(self, transport: "_ColdTransport", step: str, operation: Operation) -> Outcome:
+        """Carry one operation out; what fails becomes part of the report."""
+        transport.opening.clear()
+        began = self._clock()
+        call = self._client.attempt(operation, self._client.deadline(1, began))
+        call.authorization = self._token
+        answer = transport.exchange(call)
+        elapsed = self._clock() - began
+        outcome = outcome_of(operation.method, answer)
+        if isinstance(answer, Reply):
+            self._compare_clocks(answer.headers)
+        times = dict(transport.opening)
+        if isinstance(outcome, MomentoError):
+            self._fail_by(step, outcome)
+        else:
+            times[step] = elapsed - sum(times.values())
+        if step != "marker":
+            for name, seconds in times.items():
+                self.report.seconds[name].append(seconds)
+        return outcome
+
+    # What the answers say
+
+    def _compare(self, found: Outcome) -> None:
+        if isinstance(found, MomentoError):
+            return
+        if found is None:
+            self._misses += 1
+            return
+        reason = "it is another value"
+        try:
+            stored = self._envelope.open(self._key, found, self._wall_clock())
+            if self._envelope.load(stored) == _VALUE:
+                return
+        except StoredValueError as error:
+            reason = error.reason
+        self._fail("get", "altered", reason=reason)
+
+    def _judge_misses(self) -> None:
+        if self._misses == ROUNDS:
+            self._fail("get", "not_found")
+        elif self._misses:
+            self._warn("get", "found_late")
+
+    def _compare_clocks(self, headers: Mapping[bytes, bytes]) -> None:
+        theirs = _seconds_of(headers.get(b"date", b""))
+        if theirs is None or any(warning.kind == "clock" for warning in self.report.warnings):
+            return
+        ahead = self._wall_clock() - theirs
+        if abs(ahead) > _CLOCKS_DIFFER:
+            side = "ahead of" if ahead > 0 else "behind"
+            self._warn("clock", "clock", difference=f"{abs(ahead):.0f} s {side} the service's")
+
+    def _fail_by(self, step: str, error: MomentoError) -> None:
+        expiry = expiry_of(self._token)
+        expired_at = ""
+        if expiry is not None and expiry <= self._wall_clock():
+            expired_at = f"{datetime.fromtimestamp(expiry, UTC):%Y-%m-%d %H:%M} UTC"
+        self.report.problems.append(trouble_of(step, error, self._options, expired_at))
+
+    def _fail(self, step: str, kind: str, **facts: str) -> None:
+        self.report.problems.append(trouble(step, kind, self._options, **facts))
+
+    def _warn(self, step: str, kind: str, **facts: str) -> None:
+        self.report.warnings.append(trouble(step, kind, self._options, **facts))
+
+
+class _TimedConnection(Connection):
+    """A connection that notes how long each part of opening it took."""
+
+    __slots__ = ("_opening",)
+
+    def __init__(
+        self,
+        route: Route,
+        addresses: Callable[[float], Sequence[Address]],
+        clock: Callable[[], float],
+        opening: dict[str, float],
+    ) -> None:
+        super().__init__(route, self._timed_lookup(addresses), clock)
+        self._opening = opening
+
+    def _timed_lookup(
+        self, addresses: Callable[[float], Sequence[Address]]
+    ) -> Callable[[float], Sequence[Address]]:
+        def timed(timeout: float) -> Sequence[Address]:
+            began = self.clock()
+            found = addresses(timeout)
+            self._opening["lookup"] = self.clock() - began
+            return found
+
+        return timed
+
+    def _connect(self, addresses: Sequence[Address], limit: float) -> Steps[None]:
+        return self._timed("connect", super()._connect(addresses, limit))
+
+    def _open_tunnel(self) -> Steps[None]:
+        return self._timed("tunnel", super()._open_tunnel())
+
+    def _shake_hands(self, context: ssl.SSLContext) -> Steps[None]:
+        return self._timed("tls", super()._shake_hands(context))
+
+    def _timed(self, name: str, steps: Steps[T]) -> Steps[T]:
+        began = self.clock()
+        result = yield from steps
+        self._opening[name] = self.clock() - began
+        return result
+
+
+class _ColdTransport(Transport):
+    """A transport whose connections resume no TLS session; ``opening`` has the last one's times."""
+
+    def __init__(self, origin: Origin, clock: Callable[[], float]) -> None:
+        super().__init__(origin, clock)
+        self.opening: dict[str, float] = {}
+
+    def _connection(self) -> Connection:
+        return _TimedConnection(self._route, self._resolver.addresses, self._clock, self.opening)
+
+
+def _ends_the_round(outcome: Outcome) -> bool:
+    """Whether the other operations would fail in the same way; a permission is for one of them."""
+    return isinstance(outcome, MomentoError) and getattr(outcome, "status", 0) != 403
+
+
+def _seconds_of(date: bytes) -> float | None:
+    """Return a Date header's seconds since 1970, None when it is none."""
+    parts = parsedate_tz(date.decode("latin-1"))
+    try:
+        return float(mktime_tz(parts)) if parts else None
+    except (OverflowError, ValueError):
+        return None

@@ -1,0 +1,107 @@
+"""A secret that must not be seen, and an eye on every place where it might be.
+
+The tests' servers know the token; ``seen_in`` finds it, or any eight characters of it, in a text. What
+tests log, print, warn of and raise passes by here (``conftest.py``), and so do the requests' targets.
+It knows nothing of the package.
+"""
+
+import logging
+import secrets
+import string
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# No part of it is a word, so that nothing else looks like it.
+_LENGTH = 40
+_SLICE = 8
+TOKEN = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_LENGTH))
+# Loggers that would show a request; at DEBUG they say all that they know.
+_TALKERS = ("django_momento_http", "requests", "urllib3")
+
+
+def seen_in(text: str, secret: str = TOKEN) -> bool:
+    """Whether a text shows the secret, or a slice of it."""
+    slices = (secret[start : start + _SLICE] for start in range(len(secret) - _SLICE + 1))
+    return any(part in text for part in slices)
+
+
+class Watch(logging.Handler):
+    """Keeps the places where the secret was seen."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.sightings: list[str] = []
+
+    def check(self, place: str, text: str) -> None:
+        """Note the place if the text shows the secret; never the text."""
+        if seen_in(text):
+            self.sightings.append(place)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Check a line, with its arguments and its exception."""
+        text = f"{record.getMessage()} {record.args!r}"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "".join(traceback.format_exception(record.exc_info[1]))
+        self.check(f"a line of the logger {record.name}", text)
+
+    def check_targets(self, server: Any) -> None:
+        """Check the target, path and query, of every request that the server reads."""
+        service = server._service
+        admit: Callable[..., Any] = service.admit
+
+        def admit_checked(method: str, target: bytes, *rest: Any) -> Any:
+            self.check("the target of a request", target.decode("latin-1"))
+            return admit(method, target, *rest)
+
+        service.admit = admit_checked
+
+    def check_report(self, report: Any) -> None:
+        """Check what one test has printed and logged, and the text of its failure."""
+        for title, text in report.sections:
+            self.check(title, text)
+        # Of a test that passed there is none.
+        self.check("the failure of a test", report.longreprtext if report.failed else "")
+
+    def take(self) -> list[str]:
+        """Return the sightings since the last time."""
+        taken, self.sightings = self.sightings, []
+        return taken
+
+
+@contextmanager
+def watching(*loggers: str) -> Iterator[Watch]:
+    """Watch what these loggers say, at DEBUG; the root logger is ``""``."""
+    watch = Watch()
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).addHandler(watch)
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    try:
+        yield watch
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).removeHandler(watch)
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def warned(watch: Watch) -> Iterator[None]:
+    """Check all that is warned of meanwhile."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        watch.check("a warning", str(warning.message))
+
+
+SESSION = Watch()
+
+
+def start() -> None:
+    """Watch over the whole session."""
+    for name in _TALKERS:
+        logging.getLogger(name).addHandler(SESSION)
+        logging.getLogger(name).setLevel(logging.DEBUG)

@@ -1,0 +1,197 @@
+"""What a site sees of an outage: a few seconds lost once, then answers at once, then all is back.
+
+Times are measured here, because they are the promise. Where nothing is waited for, what counts is
+the processor's time: a busy machine adds to the wall's.
+"""
+
+import logging
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.contrib.sessions.backends.cache import SessionStore
+from django.test import override_settings
+
+from django_momento_http.cache import MomentoCache
+from django_momento_http.store import forget_endpoint
+from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.scripted import scripted, silent
+
+PAGE = 20  # cache operations
+# What a page pays once: the breaker's budget of three deadlines of a second, and a little.
+ONCE = 3.1
+AT_ONCE = 0.005
+
+
+def entry(endpoint: str, **options: Any) -> dict[str, Any]:
+    """Return a CACHES entry with the defaults that a site has."""
+    return {
+        "BACKEND": "django_momento_http.cache.MomentoCache",
+        "LOCATION": "default-cache",
+        "OPTIONS": {"ENDPOINT": endpoint, "TOKEN": "a-token", **options},
+    }
+
+
+def backend(endpoint: str, **options: Any) -> MomentoCache:
+    """Return a backend with the defaults that a site has."""
+    return MomentoCache("default-cache", entry(endpoint, **options))
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """A service that accepts and says nothing."""
+    with scripted(silent) as server:
+        yield server.endpoint
+        forget_endpoint(server.endpoint)
+
+
+@contextmanager
+def refused() -> Iterator[str]:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        yield endpoint
+        forget_endpoint(endpoint)
+
+
+@contextmanager
+def failing(**fault: Any) -> Iterator[str]:
+    """A service whose every answer is that fault."""
+    with running_server(token="a-token") as server:
+        server.inject(Fault(times=None, **fault))
+        yield server.endpoint
+        forget_endpoint(server.endpoint)
+
+
+OUTAGES: dict[str, Callable[[], Any]] = {
+    "black hole": black_hole,
+    "refused": refused,
+    "500": lambda: failing(status=500),
+    "401": lambda: failing(status=401),
+    "429": lambda: failing(status=429),
+}
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """A function that returns what the package has logged."""
+    caplog.set_level(logging.DEBUG, logger="django_momento_http")
+    name = "django_momento_http"
+    return lambda: [record.getMessage() for record in caplog.records if record.name == name]
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_a_session_is_refused_in_time(
+    outage: Callable[[], Any], lines: Callable[[], list[str]]
+) -> None:
+    """Django asks for a new session 10,000 times over; that ends within seconds and a few lines."""
+    with outage() as endpoint, override_settings(CACHES={"default": entry(endpoint)}):
+        began, began_work = time.monotonic(), time.thread_time()
+        with pytest.raises(RuntimeError, match="Unable to create a new session key"):
+            SessionStore().create()
+        elapsed, worked = time.monotonic() - began, time.thread_time() - began_work
+    # Half of it is Django's own, for 10,000 random keys.
+    assert worked < 4.0
+    # A line for each kind of trouble in ten seconds, and two for each probe.
+    assert 1 <= len(lines()) <= 8 + 2 * elapsed
+
+
+@pytest.mark.parametrize("outage", ["refused", "500", "401"])
+def test_get_or_set_computes_once(outage: str) -> None:
+    """While the service is down, get_or_set returns the default, computed once each time."""
+    with OUTAGES[outage]() as endpoint:
+        cache = backend(endpoint)
+        for _ in range(20):
+            calls: list[int] = []
+            assert cache.get_or_set("a", lambda: calls.append(1) or "made") == "made"  # noqa: B023
+            assert calls == [1]
+
+
+def test_a_black_hole_costs_a_page_once(lines: Callable[[], list[str]]) -> None:
+    """A page of 20 reads pays three seconds once; the pages after it pay next to nothing."""
+    with black_hole() as endpoint:
+        cache = backend(endpoint)
+        pages, work = [], []
+        for _ in range(51):
+            began, began_work = time.perf_counter(), time.thread_time()
+            assert [cache.get(f"part-{number}") for number in range(PAGE)] == [None] * PAGE
+            pages.append(time.perf_counter() - began)
+            work.append(time.thread_time() - began_work)
+    assert pages[0] <= ONCE
+    assert statistics.median(pages[1:]) < AT_ONCE
+    assert statistics.quantiles(work[1:], n=20)[-1] < AT_ONCE
+    assert len(lines()) <= 8
+
+
+def test_recovery_is_seen(server: RunningServer) -> None:
+    """Once the service is back, the first operation after the breaker's pause finds it so."""
+    cache = backend(server.endpoint, TOKEN=server.token)
+    service = cache._shared._client._service
+    ahead = 0.0
+    service.breaker._clock = lambda: time.monotonic() + ahead
+    cache.set("a", 1)
+    server.inject(Fault(status=503, times=None))
+    for _ in range(30):
+        cache.get("a")
+    assert cache.stats()["breaker"] == "open"
+    server.clear_faults()
+    server.forget_requests()
+    assert cache.get("a") is None
+    assert server.requests == []
+    ahead = 2.0
+    assert cache.get("a") == 1
+    assert cache.stats()["breaker"] == "closed"
+    forget_endpoint(server.endpoint)
+
+
+def test_a_dying_service_is_not_hammered(server: RunningServer) -> None:
+    """While the service is down it sees a probe now and then, whatever the site does."""
+    cache = backend(server.endpoint, TOKEN=server.token)
+    service = cache._shared._client._service
+    ahead = 0.0
+    service.breaker._clock = lambda: time.monotonic() + ahead
+    server.inject(Fault(status=503, times=None))
+    for _ in range(30):
+        cache.get("a")
+    server.forget_requests()
+    for _ in range(60):
+        for number in range(50):
+            cache.get(str(number))
+        ahead += 1.0
+    # A minute: pauses of 1, 2, 4, 8, 9, 9 ... seconds; a probe may be tried twice.
+    assert 5 <= len(server.requests) <= 30
+    forget_endpoint(server.endpoint)
+
+
+def test_an_expired_token_is_asked_for_once() -> None:
+    """Sixteen threads meet an expired token; one new one serves them all, and nobody sees it."""
+    asked: list[float] = []
+    together = threading.Barrier(16)
+
+    def token() -> str:
+        asked.append(time.monotonic())
+        return "expired" if len(asked) == 1 else "renewed"
+
+    with running_server(token="renewed") as server:
+        cache = backend(server.endpoint, TOKEN=token, ON_ERROR="raise")
+        # The first call asks for the token that will be refused.
+        cache._shared._client._token.current(1.0)
+        server.put("default-cache", b"unrelated", b"x")
+
+        def read(number: int) -> Any:
+            together.wait(10)
+            return cache.get(f"key-{number}", "default")
+
+        with ThreadPoolExecutor(16) as threads:
+            assert list(threads.map(read, range(16))) == ["default"] * 16
+        statuses = {request.status for request in server.requests}
+        forget_endpoint(server.endpoint)
+    assert len(asked) == 2
+    assert statuses == {401, 404}

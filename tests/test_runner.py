@@ -1,0 +1,390 @@
+"""The runner: plans carried out for threads and for tasks, whatever becomes of either."""
+
+import asyncio
+import gc
+import itertools
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from django_momento_http.client import Batch, MomentoClient, Operation, forget_endpoint
+from django_momento_http.conf import read_options
+from django_momento_http.connection import Connection
+from django_momento_http.exceptions import MomentoError
+from django_momento_http.runner import Runner
+from django_momento_http.testing import Fault, RunningServer, running_server
+
+from .scripted import Peer, after_request, scripted
+
+KEY = "a2V5"
+Outcomes = Any
+marker: ContextVar[str] = ContextVar("marker", default="unset")
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Runner]]:
+    """A function that makes a runner of an endpoint; its workers end with the test."""
+    made = []
+
+    def runner_of(endpoint: str, **options: Any) -> Runner:
+        given = {"ENDPOINT": endpoint, "TOKEN": "test-token", "REQUEST_TIMEOUT": 2.0, **options}
+        runner = Runner(MomentoClient(read_options("default-cache", given, {})))
+        made.append((runner, endpoint))
+        return runner
+
+    yield runner_of
+    for runner, endpoint in made:
+        runner._workers.shutdown()
+        forget_endpoint(endpoint)
+
+
+@pytest.fixture
+def runner(make: Callable[..., Runner], server: RunningServer) -> Runner:
+    """A runner against the server, which holds one value."""
+    server.put("default-cache", b"key", b"value")
+    return make(server.endpoint)
+
+
+def get(*keys: str) -> Generator[list[Operation], Outcomes, Any]:
+    """Get the keys at once and return the outcomes in the keys' order."""
+    found = dict((yield [Operation.get(key) for key in keys]))
+    return [found[number] for number in range(len(keys))]
+
+
+def in_turn(*keys: str) -> Generator[list[Operation], Outcomes, Any]:
+    """Get the keys one after another."""
+    found = []
+    for key in keys:
+        found += yield from get(key)
+    return found
+
+
+def fails_at(stage: int, error: BaseException) -> Generator[list[Operation], Outcomes, Any]:
+    """Raise after so many stages."""
+    for _ in range(stage):
+        yield [Operation.get(KEY)]
+    raise error
+
+
+def asks_for_nothing(stages: int) -> Generator[list[Operation], Outcomes, Any]:
+    """Yield empty lists, as a many-call without keys may."""
+    for _ in range(stages):
+        assert list((yield [])) == []
+    return "done"
+
+
+def within(seconds: float, *plans: Any, runner: Runner, is_gathered: bool = True) -> list[Any]:
+    """Carry the plans out in one turn of a fresh loop; exceptions stand in their results' place."""
+
+    async def main() -> list[Any]:
+        tasks = (runner.arun(plan) for plan in plans)
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), seconds)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+@pytest.mark.parametrize(
+    ("plan", "result"),
+    [
+        (lambda: get(KEY), [b"value"]),
+        (lambda: get(KEY, "bm9uZQ", KEY), [b"value", None, b"value"]),
+        (lambda: in_turn(KEY, "bm9uZQ", KEY), [b"value", None, b"value"]),
+        (lambda: asks_for_nothing(0), "done"),
+        (lambda: asks_for_nothing(3), "done"),
+    ],
+    ids=["single", "many", "in turn", "nothing", "empty lists"],
+)
+def test_a_plan_gives_the_same_result_in_either_world(
+    plan: Callable[[], Any], result: Any, is_sync: bool, runner: Runner
+) -> None:
+    """A plan is written once, for threads and for tasks, alone or among others."""
+    if is_sync:
+        assert runner.run(plan()) == result
+        return
+    assert within(5, plan(), runner=runner) == [result]
+    assert within(5, plan(), get(KEY), plan(), runner=runner) == [result, [b"value"], result]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("error", [ValueError("its own"), RuntimeError("x"), GeneratorExit()])
+def test_a_plan_s_error_is_its_own_caller_s(
+    stage: int, error: BaseException, runner: Runner
+) -> None:
+    """What one plan raises reaches its caller and nobody else."""
+    with pytest.raises(type(error)):
+        runner.run(fails_at(stage, error))
+    found = within(5, get(KEY), fails_at(stage, error), get(KEY), runner=runner)
+    assert found == [[b"value"], error, [b"value"]]
+    assert within(5, fails_at(stage, error), runner=runner) == [error]
+
+
+def test_tasks_of_one_turn_are_under_way_together(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """A hundred tasks cost little more than one request, and one worker."""
+    runner = make(server.endpoint, MAX_CONNECTIONS=100)
+    server.inject(Fault(delay=0.1, times=None))
+    began = time.monotonic()
+    found = within(5, *(get(KEY) for _ in range(100)), runner=runner)
+    assert time.monotonic() - began < 1.0
+    assert found == [[None]] * 100
+    assert len(runner._workers._threads) == 1
+
+
+def test_turns_go_side_by_side(make: Callable[..., Runner], server: RunningServer) -> None:
+    """A burst that waits for the service does not hold back the next one."""
+    runner = make(server.endpoint)
+    server.inject(Fault(delay=0.4, key=b"key", times=None))
+
+    async def main() -> list[str]:
+        order = []
+
+        async def one(name: str, key: str) -> None:
+            await runner.arun(get(key))
+            order.append(name)
+
+        slow = asyncio.create_task(one("slow", KEY))
+        await asyncio.sleep(0.05)
+        await one("quick", "bm9uZQ")
+        await slow
+        return order
+
+    assert asyncio.run(main()) == ["quick", "slow"]
+
+
+def test_many_tasks_are_woken_a_few_at_a_time(runner: Runner) -> None:
+    """A burst that ends together does not hold the loop: other tasks have their turns between."""
+
+    async def main() -> list[int]:
+        turn, is_over = 0, False
+
+        async def count() -> None:
+            nonlocal turn
+            while not is_over:
+                await asyncio.sleep(0)
+                turn += 1
+
+        async def one() -> int:
+            await runner.arun(asks_for_nothing(0))
+            return turn
+
+        counting = asyncio.create_task(count())
+        turns = await asyncio.gather(*(one() for _ in range(500)))
+        is_over = True
+        await counting
+        return turns
+
+    turns = asyncio.run(main())
+    assert max(turns.count(turn) for turn in set(turns)) <= 50
+
+
+def test_each_plan_runs_in_its_task_s_context(runner: Runner) -> None:
+    """Context variables are those of the task that asked, and stay its own."""
+
+    def plan() -> Generator[list[Operation], Outcomes, str]:
+        yield [Operation.get(KEY)]
+        seen = marker.get()
+        marker.set("changed by a plan")
+        return seen
+
+    async def one(value: str) -> tuple[str, str]:
+        marker.set(value)
+        return await runner.arun(plan()), marker.get()
+
+    async def main() -> list[tuple[str, str]]:
+        return await asyncio.gather(*(asyncio.create_task(one(str(n))) for n in range(20)))
+
+    assert asyncio.run(main()) == [(str(n), str(n)) for n in range(20)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 200])
+def test_cancelled_tasks_leave_the_others_alone(
+    count: int, make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """Cancelling ends the waiting at once; other tasks get their results, and nothing is logged."""
+    runner = make(server.endpoint, MAX_CONNECTIONS=256)
+    server.put("default-cache", b"key", b"value")
+    server.inject(Fault(delay=0.6, times=None))
+    complaints: list[Any] = []
+
+    async def main() -> list[Any]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
+        doomed = [asyncio.create_task(runner.arun(get(KEY))) for _ in range(count)]
+        kept = [asyncio.create_task(runner.arun(get(KEY))) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for task in doomed:
+            task.cancel()
+        began = time.monotonic()
+        ended = await asyncio.gather(*doomed, return_exceptions=True)
+        assert time.monotonic() - began < 0.4
+        assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+        return await asyncio.wait_for(asyncio.gather(*kept), 10)
+
+    assert asyncio.run(main()) == [[b"value"]] * 3
+    gc.collect()
+    assert complaints == []
+
+
+def test_a_closed_loop_is_nobody_s_trouble(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """When a loop ends with requests under way, those of other loops are served all the same."""
+    runner = make(server.endpoint)
+    server.put("default-cache", b"key", b"value")
+    server.inject(Fault(delay=0.3, times=None))
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(runner.arun(get(KEY)))
+    loop.run_until_complete(asyncio.sleep(0.05))
+    abandoned.cancel()
+    loop.run_until_complete(asyncio.gather(abandoned, return_exceptions=True))
+    loop.close()
+    for _ in range(2):
+        assert within(5, get(KEY), get(KEY), runner=runner) == [[b"value"]] * 2
+
+
+def test_a_loop_that_stops_before_its_turn_ends_does_not_block_the_next(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """A burst that was never sent is not waited for by a later loop of the same thread."""
+    runner = make(server.endpoint)
+    server.put("default-cache", b"key", b"value")
+    loop = asyncio.new_event_loop()
+    plan = runner.arun(get(KEY))
+    task = loop.create_task(plan)
+    loop.call_soon(loop.stop)
+    loop.run_forever()  # the task has begun; what ends its turn has not run
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
+    assert within(5, get(KEY), runner=runner) == [[b"value"]]
+
+
+def test_loops_of_many_threads_share_a_runner(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """Every loop gets its own answers."""
+    runner = make(server.endpoint)
+    for number in range(8):
+        server.put("default-cache", b"k%02d" % number, b"%d" % number)
+    found: dict[int, Any] = {}
+
+    def serve(number: int) -> None:
+        import base64
+
+        key = base64.urlsafe_b64encode(b"k%02d" % number).decode()
+        found[number] = within(10, *(get(key) for _ in range(20)), runner=runner)
+
+    threads = [threading.Thread(target=serve, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == {n: [[b"%d" % n]] * 20 for n in range(8)}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_trouble_is_an_outcome_and_comes_in_time(count: int, make: Callable[..., Runner]) -> None:
+    """A hanging service costs each task its deadline, all of them together."""
+    with scripted(after_request(Peer.stall)) as server:
+        runner = make(server.endpoint, REQUEST_TIMEOUT=0.3)
+        began = time.monotonic()
+        found = within(5, *(get(KEY) for _ in range(count)), runner=runner)
+        assert time.monotonic() - began < 0.3 + 0.15
+        assert all(isinstance(outcome, MomentoError) for [outcome] in found)
+
+
+@pytest.mark.xfail(reason="a worker that fails lets its tasks wait for ever", strict=True)
+def test_a_defect_below_is_the_tasks_error_and_not_their_end(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in a worker, no task waits for ever."""
+
+    def broken(_: Batch) -> Iterator[Any]:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "outcomes", broken)
+        found = within(1, get(KEY), get(KEY), runner=runner)
+        assert [type(one) for one in found] == [ZeroDivisionError] * 2
+    assert within(5, get(KEY), get(KEY), runner=runner) == [[b"value"]] * 2
+
+
+def test_an_interrupted_plan_leaves_the_runner_usable(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of a request passes to the caller, and the next request is served."""
+    transport = runner._client._service.transport
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for keys, step in itertools.product(((KEY,), (KEY, KEY)), ("_send", "_receive", "_connect")):
+        if step == "_connect":  # none is idle, so that one must be opened
+            while transport.pool._idle:
+                transport.pool._discard(transport.pool._idle.pop())
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, step, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(get(*keys))
+        assert transport.pool._all == set(transport.pool._idle)
+        assert runner.run(get(*keys)) == [b"value"] * len(keys)
+
+
+EXIT = """
+    import asyncio, sys, threading, time
+    import django
+    from django.conf import settings
+    settings.configure(SECRET_KEY="x", CACHES={"default": {
+        "BACKEND": "django_momento_http.cache.MomentoCache", "LOCATION": "default-cache",
+        "OPTIONS": {"ENDPOINT": sys.argv[1], "TOKEN": "test-token", "REQUEST_TIMEOUT": 0.5}}})
+    from django.core.cache import cache
+    import logging
+    logging.disable()
+
+    async def main():
+        tasks = [asyncio.create_task(cache.aget(str(n))) for n in range(20)]
+        await asyncio.sleep(0.1)
+        return tasks
+
+    threads = [threading.Thread(target=cache.get_many, args=("abc",), daemon=n % 2 == 0)
+               for n in range(4)]
+    for thread in threads:
+        thread.start()
+    asyncio.run(main())
+    print("ended")
+"""
+
+
+def test_the_interpreter_exits_with_requests_under_way() -> None:
+    """Neither warning nor traceback nor hang: at most the deadline is waited for."""
+    with running_server() as server:
+        server.inject(Fault(delay=5.0, times=None))
+        began = time.monotonic()
+        child = subprocess.run(
+            [
+                sys.executable,
+                "-X",
+                "dev",
+                "-W",
+                "error",
+                "-c",
+                textwrap.dedent(EXIT),
+                server.endpoint,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert time.monotonic() - began < 10
+    assert child.stdout == "ended\n"
+    assert child.returncode == 0
+    assert child.stderr == ""
