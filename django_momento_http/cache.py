@@ -16,7 +16,8 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.utils.encoding import force_bytes
 
 from .conf import Options, read_options
-from .store import Space, Store, encode_key, shared_store
+from .space import Space, encode_key
+from .store import Store, shared_store
 
 _UNKNOWN = object()
 

@@ -23,7 +23,7 @@ from .diagnosis import Trouble, trouble, trouble_of
 from .envelope import Stored
 from .exceptions import AccessDenied, MomentoError, StoredValueError
 from .replies import Reply
-from .store import encode_key
+from .space import encode_key
 from .tokens import TokenSource
 from .transport import Origin, Transport
 

@@ -1,9 +1,9 @@
 """Carries plans out: for a thread that waits, or for tasks of any event loop.
 
-A plan is a generator that yields lists of operations and is sent their outcomes as (index, outcome)
-pairs, in the order in which they come; what it returns is the result. So each cache method is
-written once for sync and async, single and many. It knows how plans are driven, not what they are
-for.
+A plan is a generator that yields an operation and is sent its outcome, or yields a list of them and
+is sent their outcomes as (index, outcome) pairs in the order in which they come; what it returns is
+the result. So each cache method is written once for sync and async. It knows how plans are driven,
+not what they are for.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from .client import Batch, MomentoClient, Operation, Outcome
 
 T = TypeVar("T")
 Outcomes = Iterable[tuple[int, Outcome]]
-Plan = Generator[list[Operation], Outcomes, T]
+# What is sent in is an Outcome for an Operation, Outcomes for a list of them.
+Plan = Generator[Operation | list[Operation], Any, T]
 
 # Each is a burst under way; further bursts meanwhile go together when one ends.
 _WORKERS = 32
@@ -30,17 +32,28 @@ _WOKEN_AT_ONCE = 50
 class _Job:
     """One plan that a task awaits."""
 
-    __slots__ = ("_future", "_result", "began", "context", "expected", "loop", "outcomes", "plan")
+    __slots__ = (
+        "_context",
+        "_future",
+        "_is_list",
+        "_plan",
+        "_result",
+        "began",
+        "expected",
+        "loop",
+        "outcomes",
+    )
 
     def __init__(self, plan: Plan[Any], loop: asyncio.AbstractEventLoop, began: float) -> None:
-        self.plan = plan
+        self._plan = plan
         self.loop = loop
         self.began = began
-        self.context: Context = copy_context()
+        self._context: Context = copy_context()
         self.expected = -1  # the plan has not begun
+        self._is_list = False
         self.outcomes: list[tuple[int, Outcome]] = []
         self._future: asyncio.Future[Any] = loop.create_future()
-        self._result: tuple[Any, BaseException | None] = None, None
+        self._result: tuple[Any, BaseException | None] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._future.__await__()
@@ -48,28 +61,37 @@ class _Job:
     def advance(self) -> list[Operation] | None:
         """Send the outcomes in; return what the plan asks for next, None when it has ended."""
         outcomes, self.outcomes = self.outcomes, []
-        send: Callable[..., list[Operation]] = self.plan.send
+        sent: Any = None
+        if self.expected >= 0:
+            sent = outcomes if self._is_list else outcomes[0][1]
         try:
-            operations = self.context.run(send, outcomes if self.expected >= 0 else None)
+            asked = self._context.run(self._plan.send, sent)
         except StopIteration as done:
             self._result = done.value, None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
             self._result = None, error
         else:
+            self._is_list = isinstance(asked, list)
+            operations = asked if isinstance(asked, list) else [asked]
             self.expected = len(operations)
             return operations
         return None
 
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless it has ended."""
+        if self._result is None:
+            self._result = None, error
+
     def run(self, runner: "Runner") -> None:
         """Carry the whole plan out."""
         try:
-            self._result = self.context.run(runner.run, self.plan), None
+            self._result = self._context.run(runner.run, self._plan), None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
             self._result = None, error
 
     def wake(self) -> None:
         """Hand the result to the task, in its loop's thread; a cancelled task wants none."""
-        if self._future.done():
+        if self._future.done() or self._result is None:
             return
         result, error = self._result
         if error is not None:
@@ -94,12 +116,15 @@ class Runner:
 
     def run(self, plan: Plan[T]) -> T:
         """Carry the plan out and return its result."""
+        client = self._client
         began = self._clock()
         try:
-            operations = next(plan)
-            deadline = self._client.deadline(len(operations), began)
+            asked = next(plan)
             while True:
-                operations = plan.send(self._outcomes(operations, deadline))
+                if isinstance(asked, list):
+                    asked = plan.send(self._outcomes(asked, client.deadline(len(asked), began)))
+                else:
+                    asked = plan.send(client.run(asked, client.deadline(1, began)))
         except StopIteration as done:
             result: T = done.value
             return result
@@ -129,21 +154,34 @@ class Runner:
 
     def _end_turn(self) -> None:
         self._turn.loop = None
-        self._workers.submit(self._work)
+        try:
+            self._workers.submit(self._work)
+        except RuntimeError as error:  # no thread can be started, or the interpreter is ending
+            self._give_up(self._waiting(), error)
 
     def _work(self) -> None:
         """Carry out everything that waits; there may be nothing left, or several turns' worth."""
-        jobs: list[_Job] = []
-        while self._queue:
-            try:
-                jobs.append(self._queue.popleft())
-            except IndexError:
-                break
+        jobs = self._waiting()
         if len(jobs) == 1:
             jobs[0].run(self)
             _hand_over(jobs)
-        elif jobs:
+            return
+        try:
             self._carry_out(jobs)
+        except BaseException as error:  # noqa: BLE001 - or its tasks would wait for ever
+            self._give_up(jobs, error)
+
+    def _waiting(self) -> list[_Job]:
+        jobs: list[_Job] = []
+        with suppress(IndexError):
+            while True:
+                jobs.append(self._queue.popleft())
+        return jobs
+
+    def _give_up(self, jobs: list[_Job], error: BaseException) -> None:
+        for job in jobs:
+            job.fail(error)
+        _hand_over(jobs)
 
     def _carry_out(self, jobs: list[_Job]) -> None:
         batch = self._client.batch()

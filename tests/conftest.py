@@ -1,11 +1,28 @@
 """What most tests need: a server, and backends that talk to it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 
 from django_momento_http.testing import RunningServer, running_server
+from tests import canary
+
+
+def pytest_configure() -> None:
+    """Watch over the token from the first test on."""
+    canary.watch_session()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Fail whatever shows the token."""
+    report = yield
+    canary.SESSION.check_report(report)
+    if sightings := canary.SESSION.take():
+        report.outcome = "failed"
+        report.longrepr = f"the token was seen in {', '.join(sightings)}"
+    return report
 
 
 @pytest.fixture
@@ -19,6 +36,8 @@ def server() -> Iterator[RunningServer]:
 def make_cache(server: RunningServer) -> Callable[..., Any]:
     """A function that builds a backend against the server; its arguments are as in CACHES."""
     from django_momento_http.cache import MomentoCache
+
+    canary.SESSION.check_targets(server)
 
     def make(**options: Any) -> Any:
         entry = server.cache_settings(**options)

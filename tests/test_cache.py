@@ -260,7 +260,7 @@ def test_the_default_is_given_back_untouched(make: Make) -> None:
 def test_what_cannot_be_pickled_raises(
     make: Make, server: RunningServer, on_error: str, method: str, arguments: tuple[Any, ...]
 ) -> None:
-    """A value that cannot be serialized is the caller's mistake in both modes; nothing is stored."""
+    """A value that cannot be serialized is the caller's mistake in both modes; none is stored."""
     cache = make(ON_ERROR=on_error)
     with pytest.raises(UNPICKLABLE):
         getattr(cache, method)(*arguments)
@@ -283,7 +283,7 @@ def test_too_large_values(make: Make, server: RunningServer, size: int) -> None:
 
 @pytest.mark.parametrize("size", [5_100_000, 6_000_000])
 def test_too_large_values_raise(make: Make, server: RunningServer, size: int) -> None:
-    """With ON_ERROR "raise" a too large value is a BadRequest, and the old one is gone all the same."""
+    """With ON_ERROR "raise" a too large value is a BadRequest, and the old one is gone as well."""
     cache = make(COMPRESSOR=None, ON_ERROR="raise")
     cache.set("k", "old")
     with pytest.raises(BadRequest):
@@ -337,7 +337,9 @@ def test_timeouts(
         cache.set("k", 1, 50)
         server.forget_requests()
     result = getattr(cache, method)(*arguments[method])
-    assert result == {"set": None, "set_many": [], "touch": True, "add": True, "get_or_set": 2}[method]
+    assert (
+        result == {"set": None, "set_many": [], "touch": True, "add": True, "get_or_set": 2}[method]
+    )
     written = [request.ttl_seconds for request in server.requests if request.method == "PUT"]
     assert written == ([] if ttl is None else [ttl])
     assert (cache.get("k") is not None) is (ttl is not None)
@@ -356,7 +358,9 @@ def test_default_timeout(
     assert written == ([] if ttl is None else [ttl])
 
 
-@pytest.mark.parametrize(("max_ttl", "timeout", "ttl"), [(60, None, 60), (60, 61, 60), (60, 59, 59)])
+@pytest.mark.parametrize(
+    ("max_ttl", "timeout", "ttl"), [(60, None, 60), (60, 61, 60), (60, 59, 59)]
+)
 def test_max_ttl(
     make: Make, server: RunningServer, max_ttl: int, timeout: int | None, ttl: int
 ) -> None:
@@ -768,11 +772,17 @@ def test_signatures_are_djangos(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(name, f"a{name}") for name, member in vars(MomentoCache).items() if f"a{name}" in vars(MomentoCache)],
+    [
+        (name, f"a{name}")
+        for name, member in vars(MomentoCache).items()
+        if f"a{name}" in vars(MomentoCache)
+    ],
 )
 def test_twins_have_one_signature(one: str, other: str) -> None:
     """A method and its async twin take the same arguments."""
-    signatures = [inspect.signature(getattr(MomentoCache, name)).parameters for name in (one, other)]
+    signatures = [
+        inspect.signature(getattr(MomentoCache, name)).parameters for name in (one, other)
+    ]
     assert list(signatures[0].values()) == list(signatures[1].values())
 
 

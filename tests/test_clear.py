@@ -199,7 +199,7 @@ def test_two_processes_clear_by_turns(server: RunningServer) -> None:
 
 
 def test_a_slow_clock_clears_too(server: RunningServer) -> None:
-    """A clear() right after another's that it has not heard of counts, though its clock is behind."""
+    """A clear() right after another's, not heard of yet, counts though its clock is behind."""
     one, two = (Process(server, CLEAR_MAX_AGE=10) for _ in range(2))
     two.born -= 5
     assert one.get("k") is two.get("k") is None
@@ -254,7 +254,7 @@ def test_without_a_marker_everything_is_served(server: RunningServer) -> None:
 
 
 def test_a_failed_marker_read_changes_nothing(server: RunningServer) -> None:
-    """While the marker cannot be read, the last one known stays: old values gone, young ones there."""
+    """While the marker cannot be read, the last one known stays: old values gone, others there."""
     process = Process(server)
     process.set("k", "old")
     old = stored(server)
@@ -312,7 +312,9 @@ def test_a_foreign_marker_changes_nothing(
     assert "marker" in caplog.text
 
 
-def test_a_marker_of_another_prefix_changes_nothing(server: RunningServer, make_cache: Make) -> None:
+def test_a_marker_of_another_prefix_changes_nothing(
+    server: RunningServer, make_cache: Make
+) -> None:
     """One KEY_PREFIX's marker, copied over another's, empties nothing."""
     one, two = (make_cache(KEY_PREFIX=prefix, CLEAR_MAX_AGE=0) for prefix in ("one", "two"))
     two.clear()
@@ -325,7 +327,7 @@ def test_a_marker_of_another_prefix_changes_nothing(server: RunningServer, make_
 
 
 def test_a_clear_that_fails_says_so(server: RunningServer, make_cache: Make) -> None:
-    """A marker that could not be written is an error in "raise" mode and a log line in "miss" mode."""
+    """A marker that could not be written is an error in "raise" mode, a log line otherwise."""
     server.inject(Fault(status=403, method="PUT", times=2))
     with pytest.raises(MomentoError, match="clear on the Momento cache 'default-cache'"):
         make_cache(ON_ERROR="raise").clear()

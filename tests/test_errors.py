@@ -1,4 +1,4 @@
-"""What each kind of trouble does to each method: the result, the requests, the log, and no secrets."""
+"""What each kind of trouble does to each method: the result, the requests, the log, no secrets."""
 
 import asyncio
 import logging
@@ -61,7 +61,11 @@ def answer(status: int, body: bytes = b"", *headers: tuple[str, str]) -> Fault:
 
 TROUBLES = {
     "missing cache": Trouble(
-        answer(404, b"Cache Not Found"), CacheNotFound, is_loud=True, says="no such cache", opens=True
+        answer(404, b"Cache Not Found"),
+        CacheNotFound,
+        is_loud=True,
+        says="no such cache",
+        opens=True,
     ),
     "missing cache, JSON": Trouble(
         answer(404, b'{"message":"Cache not found"}'), CacheNotFound, is_loud=True, opens=True
@@ -191,7 +195,7 @@ def no_secret_in_any_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         assert record.exc_info is None or record.name != "django_momento_http"
 
 
-# Every trouble × every method
+# Every trouble, every method
 
 
 def expected_requests(operation: Operation, trouble: Trouble) -> list[str]:
@@ -321,7 +325,7 @@ def test_one_of_many(
 def test_a_hundred_failures_are_one_line(
     make: Make, server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Failures of one kind in one operation are one line in ten seconds, which counts the others."""
+    """Failures of one kind in one operation are one line in ten seconds, with a count."""
     cache = make()
     server.inject(Fault(status=403, times=None))
     keys = [f"k{number}" for number in range(60)]
@@ -337,7 +341,8 @@ def test_a_hundred_failures_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("status", "attempts", "found"), [(400, 1, None), (403, 1, "old"), (500, 2, "old"), (503, 2, "old")]
+    ("status", "attempts", "found"),
+    [(400, 1, None), (403, 1, "old"), (500, 2, "old"), (503, 2, "old")],
 )
 def test_the_old_value(
     make: Make, server: RunningServer, status: int, attempts: int, found: str | None
@@ -429,7 +434,7 @@ def test_a_dying_service_sees_few_retries(make: Make, server: RunningServer) -> 
 def test_one_deadline_for_all_requests(
     make: Make, server: RunningServer, name: str, share: float
 ) -> None:
-    """An operation ends by REQUEST_TIMEOUT, however many requests it takes and whichever is late."""
+    """An operation ends by REQUEST_TIMEOUT, however many requests it takes and which is late."""
     deadline, operation = 0.25, OPERATIONS[name]
     make().set(THERE, NUMBER)
     server.inject(Fault(delay=deadline * share, times=None))
@@ -507,7 +512,9 @@ def test_a_single_429_opens_nothing(make: Make, server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_refusals_of_one_request_open_nothing(make: Make, server: RunningServer, status: int) -> None:
+def test_refusals_of_one_request_open_nothing(
+    make: Make, server: RunningServer, status: int
+) -> None:
     """400 and 403 speak of the request, not of the service, however many there are."""
     cache = make()
     cache.set("k", 1)
@@ -531,7 +538,7 @@ def test_breaker_changes_are_logged(
 def test_ten_thousand_adds_while_it_is_open(make_cache: Make, server: RunningServer) -> None:
     """What SessionStore.create() does while the service is down ends soon, without a request."""
     cache = make_cache(CLEAR_MAX_AGE=None)
-    server.inject(Fault(status=404, body=b"Cache Not Found"))
+    server.inject(TROUBLES["missing cache"].fault)
     began = time.monotonic()
     assert not any(cache.add(f"k{number}", 1) for number in range(10_000))
     assert time.monotonic() - began < 5

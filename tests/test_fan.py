@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from .scripted import (
     after_request,
     all_of,
     answer,
+    bundle,
     echo,
     reply,
     scripted,
+    server_context,
     silent,
     transport_to,
 )
@@ -131,7 +134,7 @@ def test_each_call_gets_an_answer_or_an_error() -> None:
         assert len(transport.pool._all) == len(transport.pool._idle)
 
 
-def test_cold_connections_are_opened_at_once_but_not_all_at_once() -> None:
+def test_cold_connections_are_opened_at_once_but_not_all_at_once(tmp_path: Path) -> None:
     """Handshakes go side by side, at most 32 of them."""
     peak, now = [0], [0]
     lock = threading.Lock()
@@ -148,22 +151,14 @@ def test_cold_connections_are_opened_at_once_but_not_all_at_once() -> None:
                 now[0] -= 1
             return context.wrap_socket(sock, server_side=True)
 
-    from .scripted import authority, server_context
-
     context = server_context()
-    with scripted(echo, tls=SlowTls()) as server:  # type: ignore[arg-type]
-        import tempfile
-        from pathlib import Path
-
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "ca.pem")
-            authority().cert_pem.write_to_path(str(path))
-            with transport_to(
-                server.endpoint, ca_bundle=str(path), connect_timeout=3.0
-            ) as transport:
-                began = time.monotonic()
-                found = all_of(transport, [a_call(f"/{n}", seconds=10) for n in range(64)])
-                elapsed = seconds_since(began)
+    with (
+        scripted(echo, tls=SlowTls()) as server,  # type: ignore[arg-type]
+        transport_to(server.endpoint, ca_bundle=bundle(tmp_path), connect_timeout=3.0) as transport,
+    ):
+        began = time.monotonic()
+        found = all_of(transport, [a_call(f"/{n}", seconds=10) for n in range(64)])
+        elapsed = seconds_since(began)
     assert all(answer.status == 200 for _, answer in found)
     assert 2 <= peak[0] <= 32
     assert elapsed < 64 * 0.1 / 2
@@ -251,16 +246,18 @@ def test_a_long_many_call_does_not_starve_a_single_request() -> None:
     with (
         scripted(script) as server,
         transport_to(server.endpoint, connections=2) as transport,
-        ThreadPoolExecutor(1) as threads,
+        ThreadPoolExecutor(2) as threads,
     ):
         calls = [a_call(f"/{n}", seconds=20) for n in range(300)]
         many = threads.submit(all_of, transport, calls)
         while len(server.received) < 10:
             time.sleep(0.001)
         for number in range(5):
+            single = threads.submit(transport.exchange, a_call(f"/one/{number}", seconds=20))
+            while not transport.pool.is_wanted and not single.done():
+                time.sleep(0)
             before = len(server.received)
-            found = transport.exchange(a_call(f"/one/{number}", seconds=20))
-            assert found.status == 200  # type: ignore[union-attr]
+            assert single.result(20).status == 200  # type: ignore[union-attr]
             targets = [received.target for received in server.received]
             assert targets.index(f"/one/{number}") - before <= 8
         assert not many.done()

@@ -16,6 +16,7 @@ LAYERS = [
     ["serializers", "compressors"],
     ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
     ["envelope", "generation", "conf", "tokens"],
+    ["space", "trouble"],
     ["connection", "resolver"],
     ["pool", "fan"],
     ["transport"],

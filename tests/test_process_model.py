@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -75,10 +75,16 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 def run_script(script: str, *arguments: str) -> str:
-    """Run a program of its own and return what it printed; whatever it says on stderr is a failure."""
+    """Run a program and return what it printed; whatever it says on stderr is a failure."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(script)]
-        + list(arguments),
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            textwrap.dedent(script),
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -425,11 +431,10 @@ def fork_settings(server: RunningServer) -> str:
 
 
 @pytest.fixture(autouse=True)
-def needs_fork(request: pytest.FixtureRequest) -> Iterator[None]:
+def needs_fork(request: pytest.FixtureRequest) -> None:
     """Skip what a system without fork cannot do."""
     if "fork" in request.node.name and sys.platform == "win32":
         pytest.skip("no fork on this system")
-    yield
 
 
 def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire) -> None:
@@ -541,7 +546,7 @@ def test_fork_keeps_what_was_cleared(server: RunningServer) -> None:
 
 
 def test_spawned_processes_work(server: RunningServer) -> None:
-    """A backend that an instance of was used can end its process without complaint."""
+    """A process that used the cache, either way, ends without complaint."""
     script = """
     cache.set("k", 1)
     asyncio.run(cache.aset("k", 2))

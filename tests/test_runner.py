@@ -1,6 +1,7 @@
 """The runner: plans carried out for threads and for tasks, whatever becomes of either."""
 
 import asyncio
+import base64
 import gc
 import itertools
 import subprocess
@@ -277,8 +278,6 @@ def test_loops_of_many_threads_share_a_runner(
     found: dict[int, Any] = {}
 
     def serve(number: int) -> None:
-        import base64
-
         key = base64.urlsafe_b64encode(b"k%02d" % number).decode()
         found[number] = within(10, *(get(key) for _ in range(20)), runner=runner)
 
@@ -301,7 +300,6 @@ def test_trouble_is_an_outcome_and_comes_in_time(count: int, make: Callable[...,
         assert all(isinstance(outcome, MomentoError) for [outcome] in found)
 
 
-@pytest.mark.xfail(reason="a worker that fails lets its tasks wait for ever", strict=True)
 def test_a_defect_below_is_the_tasks_error_and_not_their_end(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,9 +176,7 @@ def test_the_generation_is_in_it(server: RunningServer, make_cache: Make) -> Non
     cache.set("before", 1)
     cache.clear()
     cache.set("k", 1)
-    generations = {
-        key: HEADER.unpack(data[:32])[5] for (_, key), data in server.items.items()
-    }
+    generations = {key: HEADER.unpack(data[:32])[5] for (_, key), data in server.items.items()}
     assert generations.pop(b":1:before") == 0
     [generation] = set(generations.values())
     assert generation > 0
@@ -255,9 +253,7 @@ def test_unknown_codecs_are_a_miss(
     assert is_miss(stored(server))
 
 
-def test_secret_key_rotates(
-    server: RunningServer, make_cache: Make, settings: Any
-) -> None:
+def test_secret_key_rotates(server: RunningServer, make_cache: Make, settings: Any) -> None:
     """SECRET_KEY_FALLBACKS verify, SECRET_KEY signs, and what neither verifies is a miss."""
 
     def get() -> Any:
@@ -359,7 +355,9 @@ def test_foreign_bytes_are_a_miss(is_miss: Callable[[bytes], bool], data: bytes)
 
 
 @drawn(max_examples=200, deadline=None, database=None, derandomize=True)
-@given(data=st.binary(max_size=300), signed=st.booleans(), codes=st.tuples(*[st.integers(0, 3)] * 2))
+@given(
+    data=st.binary(max_size=300), signed=st.booleans(), codes=st.tuples(*[st.integers(0, 3)] * 2)
+)
 def test_fuzzed_bytes_never_raise(data: bytes, signed: bool, codes: tuple[int, int]) -> None:
     """Whatever the bytes, and whoever signed them, "miss" mode gives a value or the default."""
     server, cache = FUZZED
@@ -382,7 +380,7 @@ FUZZED: Any = None
 @pytest.fixture(autouse=True, scope="module")
 def fuzzed() -> Iterator[None]:
     """One server for all examples of the tests that draw theirs."""
-    global FUZZED  # noqa: PLW0603 - hypothesis passes no fixtures of a module
+    global FUZZED
     with running_server() as server:
         options = server.cache_settings(CLEAR_MAX_AGE=None)["OPTIONS"]
         FUZZED = server, MomentoCache(CACHE, {"OPTIONS": options})
@@ -397,7 +395,9 @@ VALUES = st.recursive(
     | st.text(max_size=2000)
     | st.binary(max_size=2000)
     | st.datetimes(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children) | st.tuples(children),
+    lambda children: (
+        st.lists(children) | st.dictionaries(st.text(), children) | st.tuples(children)
+    ),
     max_leaves=10,
 )
 
@@ -505,9 +505,7 @@ def test_what_is_written_back_belongs_to_its_place(cache: MomentoCache, method: 
         (-(10**7), True),
     ],
 )
-def test_replays(
-    server: RunningServer, cache: MomentoCache, ahead: float, is_served: bool
-) -> None:
+def test_replays(server: RunningServer, cache: MomentoCache, ahead: float, is_served: bool) -> None:
     """A value more than a minute past its own expiry is a miss; a skew of less does no harm."""
     cache.set("k", "v", 100)
     later = Later(CACHE, {"OPTIONS": server.cache_settings(CLEAR_MAX_AGE=None)["OPTIONS"]})
@@ -574,7 +572,7 @@ BOMB = zlib.compress(bytes(200_000_000), 9)
 
 @pytest.mark.parametrize("length", [0, 10, 1_000_000, 200_000_000, 2**32 - 1])
 def test_bombs(is_miss: Callable[[bytes], bool], length: int) -> None:
-    """A body that inflates to more than it says, or than is sensible, is a miss and costs no memory."""
+    """A body that inflates to more than it says, or than is sensible, is a cheap miss."""
     data = Envelope(body=BOMB, length=length, compressor=1).sealed()
     tracemalloc.start()
     try:
@@ -646,7 +644,7 @@ def test_unreadable_values(
     result: Any,
     on_error: str,
 ) -> None:
-    """A value that does not verify or decode is as absent, with a warning; or a StoredValueError."""
+    """What does not verify or decode is as absent, with a warning; or a StoredValueError."""
     if method == "delete" and data != UNREADABLE["foreign"]:
         pytest.skip("what verifies is ours, and is deleted without being decoded")
     server.put(CACHE, KEY, data)
@@ -692,6 +690,8 @@ def test_warnings_are_rate_limited(
     for key in keys:
         cache.get(key)
     assert cache.get_many(keys) == {}
-    lines = [record.getMessage() for record in caplog.records if record.name == "django_momento_http"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "django_momento_http"
+    ]
     assert len(lines) == 2
     assert "canary" not in "".join(lines)

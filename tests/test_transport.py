@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,8 +185,6 @@ def test_a_host_without_an_address_is_a_failed_connection(send: Any) -> None:
 def test_a_hanging_resolver_does_not_outlive_the_deadline() -> None:
     """Name resolution cannot be cut short, so it is not waited for."""
     with transport_to("http://localhost:1", connect_timeout=0.2) as transport:
-        import threading
-
         go = threading.Event()
         transport._resolver._flight._call = lambda: go.wait(10)  # type: ignore[assignment]
         for send in (single, many):

@@ -65,9 +65,7 @@ def _with_axes(momento_server: RunningServer, settings: Any) -> None:
 
 def statuses(*passwords: str) -> list[int]:
     """Return the status of a login with each of the passwords."""
-    return [
-        Client().post("/sign-in", {"password": password}).status_code for password in passwords
-    ]
+    return [Client().post("/sign-in", {"password": password}).status_code for password in passwords]
 
 
 def test_its_system_checks(momento_server: RunningServer) -> None:

@@ -15,9 +15,7 @@ DJANGO_KEYS = {"BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_F
 
 
 @pytest.fixture
-def momento_url(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> RunningServer:
+def momento_url(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
     """The server that the environment names; ``momento://`` is a known scheme."""
     monkeypatch.setitem(django_cache_url.BACKENDS, "momento", BACKEND)
     monkeypatch.setenv("MOMENTO_API_KEY", server.token)

@@ -79,6 +79,7 @@ def configuration(folder: Path) -> dict[str, Any]:
             "data_folder_in": str(queue),
             "data_folder_out": str(queue),
             "control_folder": str(folder / "control"),
+            "polling_interval": 0.05,
         },
         "result_backend": "django-cache",
         "cache_backend": "default",
@@ -86,8 +87,9 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def app(momento_server: RunningServer, tmp_path: Path) -> Any:
+def app(momento_server: RunningServer, settings: Any, tmp_path: Path) -> Any:
     """A caller of tasks, without a worker."""
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django_celery_results"]
     return celery.Celery("caller", config_source=configuration(tmp_path), set_as_current=False)
 
 
@@ -98,26 +100,27 @@ def worker(momento_server: RunningServer, project: Project) -> Iterator[int]:
     project.write("tasks.py", TASKS)
     command = ["-m", "celery", "-A", "tasks", "worker", "-P", "prefork", "-c", "2"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-    running = subprocess.Popen(
-        [sys.executable, *command, *quiet],
-        cwd=project.folder,
-        env=project.environ(
-            DJANGO_SETTINGS_MODULE="project_settings",
-            CACHE=json.dumps(momento_server.cache_settings()),
-            CELERY=json.dumps(configuration(project.folder)),
-            C_FORCE_ROOT="1",
-        ),
-        stdout=(project.folder / "worker.log").open("wb"),
-        stderr=subprocess.STDOUT,
+    environ = project.environ(
+        DJANGO_SETTINGS_MODULE="project_settings",
+        CACHE=json.dumps(momento_server.cache_settings()),
+        CELERY=json.dumps(configuration(project.folder)),
+        C_FORCE_ROOT="1",
     )
+    with (project.folder / "worker.log").open("wb") as log:
+        running = subprocess.Popen(
+            [sys.executable, *command, *quiet],
+            cwd=project.folder,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield running.pid
-    finally:
         running.terminate()
-        try:
-            running.wait(PATIENCE)
-        finally:
-            running.kill()
+        assert running.wait(PATIENCE) == 0
+    finally:
+        running.kill()
+        running.wait()
 
 
 def ask(app: Any, name: str, *arguments: object) -> Any:

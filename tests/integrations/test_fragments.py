@@ -10,9 +10,7 @@ from django.template import Context, Engine
 
 from django_momento_http.testing import RunningServer
 
-TEMPLATE = (
-    "{% load cache %}{% cache 60 aside user %}{{ numbers.next }}{% endcache %}"
-)
+TEMPLATE = "{% load cache %}{% cache 60 aside user %}{{ numbers.next }}{% endcache %}"
 
 
 class Numbers:

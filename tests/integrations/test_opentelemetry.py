@@ -41,7 +41,9 @@ class Telemetry:
     def text(self) -> str:
         """Everything about spans and metrics as one text."""
         metrics = self._reader.get_metrics_data()
-        return "".join(span.to_json() for span in self.spans) + (metrics.to_json() if metrics else "")
+        return "".join(span.to_json() for span in self.spans) + (
+            metrics.to_json() if metrics else ""
+        )
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_single_requests_have_spans(
 def test_nothing_secret_is_recorded(
     secretive: RunningServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token, key and value are in no attribute, plain or encoded, even where headers are captured."""
+    """Token, key and value are in no attribute, even where all headers are captured."""
     monkeypatch.setenv(HEADERS, ".*")
     telemetry: Telemetry = request.getfixturevalue("telemetry")
     cache.set(KEY, VALUE)

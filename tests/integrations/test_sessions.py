@@ -175,7 +175,7 @@ def test_logins_during_an_outage(
     visitor: Client,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With ``cached_db`` a login works while the service is down, and Django logs why it is slow."""
+    """With ``cached_db`` a login works while the service is down, and the log says that it is."""
     settings.SESSION_ENGINE = CACHED_DB
     start_outage(momento_server)
     with caplog.at_level(logging.WARNING):

@@ -1,0 +1,39 @@
+"""An answer as the bytes of HTTP/1.1, whole or cut. It knows no socket."""
+
+from functools import lru_cache
+from http.client import responses
+
+from .messages import Reply
+
+
+def render(reply: Reply, *, close: bool, bodiless: bool) -> bytes:
+    """Return the bytes to send, cut where the reply says so."""
+    status, body, headers = reply.answer
+    if reply.drop in ("before", "after"):
+        return b""
+    bodiless = bodiless or _is_bodiless(status)
+    if reply.drop == "body" and not bodiless:
+        return _head(status, len(body) + 1, headers, close=close) + body
+    head = _head(status, len(body), headers, close=close)
+    if reply.drop:
+        return head[: len(head) // 2]
+    return head if bodiless else head + body
+
+
+def _is_bodiless(status: int) -> bool:
+    return status < 200 or status in (204, 304)
+
+
+@lru_cache(maxsize=4096)
+def _head(status: int, length: int, headers: tuple[tuple[str, str], ...], *, close: bool) -> bytes:
+    """Return the bytes of an answer's head; ``headers`` win over those that every answer has."""
+    fields = {"content-type": "application/octet-stream", "content-length": str(length)}
+    if _is_bodiless(status):
+        fields = {}
+    if close:
+        fields["connection"] = "close"
+    for name, _ in headers:
+        fields.pop(name.lower(), None)
+    lines = [f"{name.title()}: {text}\r\n" for name, text in fields.items()]
+    lines += [f"{name}: {text}\r\n" for name, text in headers]
+    return f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}\r\n{''.join(lines)}\r\n".encode()

@@ -1,0 +1,44 @@
+"""The one place that knows ON_ERROR: what went wrong is raised, or logged and counted as a miss."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from .exceptions import AccessDenied, BadRequest, CacheNotFound, MomentoError
+from .failures import LogLimiter
+
+logger = logging.getLogger("django_momento_http")
+
+# What waiting does not mend.
+_LOUD = (AccessDenied, BadRequest, CacheNotFound)
+
+
+class Trouble:
+    """What one configuration does with errors; lines never hold a key, a value or a token."""
+
+    def __init__(self, location: str, *, raises: bool, clock: Callable[[], float]) -> None:
+        self._location = location
+        self._raises = raises
+        self._limiter = LogLimiter(clock)
+
+    def report(self, operation: str, errors: Sequence[MomentoError]) -> None:
+        """Do what ON_ERROR asks for: raise the first, or log them all."""
+        if self._raises and errors:
+            raise errors[0].about(operation, self._location)
+        for error in errors:
+            self.log(operation, error)
+
+    def log(self, operation: str, error: MomentoError) -> None:
+        """Log the error, once in a while for its kind."""
+        held_back = self._limiter.allow(operation, error.kind)
+        if held_back is None:
+            return
+        logger.log(
+            logging.ERROR if isinstance(error, _LOUD) else logging.WARNING,
+            "%s on the Momento cache %r: %s: %s (%.3f s; %d more like it were not logged)",
+            operation,
+            self._location,
+            error.kind,
+            error.reason,
+            error.elapsed,
+            held_back,
+        )
