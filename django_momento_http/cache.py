@@ -137,7 +137,7 @@ class MomentoCache(BaseCache):
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = store.run(store.get(wire_key, self._missing_key, _UNKNOWN))
+        value = store.run(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         made = default() if callable(default) else default
@@ -152,7 +152,7 @@ class MomentoCache(BaseCache):
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = await store.arun(store.get(wire_key, self._missing_key, _UNKNOWN))
+        value = await store.arun(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         made = default() if callable(default) else default
@@ -180,6 +180,12 @@ class MomentoCache(BaseCache):
         store = self._store
         return await store.arun(store.incr(self._wire_key(key, version), delta))
 
+    def decr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+        return self.incr(key, -delta, version)
+
+    async def adecr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
+        return await self.aincr(key, -delta, version)
+
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         store = self._store
         old = self.version if version is None else version
@@ -191,6 +197,12 @@ class MomentoCache(BaseCache):
         old = self.version if version is None else version
         await store.arun(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
         return old + delta
+
+    def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return self.incr_version(key, -delta, version)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await self.aincr_version(key, -delta, version)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         store = self._store

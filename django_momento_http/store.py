@@ -22,6 +22,7 @@ from .trouble import Trouble
 K = TypeVar("K")
 
 _MISSING: Any = object()
+_UNKNOWN: Any = object()
 # The key stays out of it: messages end up in logs.
 _NOT_THERE = "the cache has no such key"
 
@@ -66,17 +67,22 @@ class Store:
 
     # Reading
 
-    def get(self, key: str, default: Any, unknown: Any = _MISSING) -> Plan[Any]:
-        """Return the value, or the default; ``unknown`` where the service could not say."""
-        errors: list[MomentoError] = []
-        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
-        if value is not _MISSING:
-            self._counters.served("hits")
-            return value
-        self._counters.served("misses")
-        self._trouble.report("get", errors)
-        is_known = unknown is _MISSING or all(isinstance(e, StoredValueError) for e in errors)
-        return default if is_known else unknown
+    def get(self, key: str, default: Any) -> Plan[Any]:
+        """Return the value, or the default."""
+        value = yield from self._read("get", key)
+        if value is _MISSING or value is _UNKNOWN:
+            self._counters.served("misses")
+            return default
+        self._counters.served("hits")
+        return value
+
+    def get_or_say(self, key: str, missing: Any, unknown: Any) -> Plan[Any]:
+        """Return the value, or which it is: not there, or the service could not say."""
+        value = yield from self._read("get_or_set", key)
+        if value is _UNKNOWN:
+            return unknown
+        self._counters.served("misses" if value is _MISSING else "hits")
+        return missing if value is _MISSING else value
 
     def get_many(self, names: Mapping[str, K]) -> Plan[dict[K, Any]]:
         """Return the values that there are, under the names that the keys stand for."""
@@ -94,9 +100,9 @@ class Store:
         return found
 
     def has_key(self, key: str) -> Plan[bool]:
-        """Return whether there is a value."""
-        found = yield from self._find("has_key", key)
-        return isinstance(found, Stored)
+        """Return whether there is a value that can be had."""
+        value = yield from self._read("has_key", key)
+        return value is not _MISSING and value is not _UNKNOWN
 
     def ttl(self, key: str) -> Plan[float | None]:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
@@ -137,20 +143,16 @@ class Store:
 
     def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        found = yield from self._find("add", key)
-        if found is not None:
+        if (yield from self._read("add", key)) is not _MISSING:
             return False
         return (yield from self._write("add", key, *self._packed(payload, timeout)))
 
     def get_or_add(self, key: str, value: Any, payload: bytes, timeout: float | None) -> Plan[Any]:
         """Return the value that is there, or else this one, which is then stored."""
-        found = yield from self._find("get_or_set", key)
-        if isinstance(found, Stored):
-            there = self._loaded("get_or_set", found)
-            return value if there is _MISSING else there
-        if found is None:
+        there = yield from self._read("get_or_set", key)
+        if there is _MISSING:
             yield from self._write("get_or_set", key, *self._packed(payload, timeout))
-        return value
+        return value if there is _MISSING or there is _UNKNOWN else there
 
     def touch(self, key: str, timeout: float | None) -> Plan[bool]:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
@@ -164,8 +166,12 @@ class Store:
     def incr(self, key: str, delta: Any) -> Plan[Any]:
         """Add to a number, which keeps its lifetime, and return it; not atomic."""
         found = yield from self._find("incr", key)
-        value = self._loaded("incr", found) if isinstance(found, Stored) else _MISSING
-        if value is _MISSING or not isinstance(found, Stored):
+        if not isinstance(found, Stored):
+            raise ValueError(_NOT_THERE)
+        errors: list[MomentoError] = []
+        value = self._load(found, errors)
+        self._trouble.report("incr", errors)
+        if value is _MISSING:
             raise ValueError(_NOT_THERE)
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
@@ -226,6 +232,15 @@ class Store:
 
     # Stored values
 
+    def _read(self, name: str, key: str) -> Plan[Any]:
+        """Return the value, _MISSING where there is none, _UNKNOWN where that cannot be said."""
+        errors: list[MomentoError] = []
+        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        if not errors:
+            return value
+        self._trouble.report(name, errors)
+        return _MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
+
     def _find(self, name: str, key: str) -> Plan[Stored | MomentoError | None]:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
         found = self._opened(key, (yield from self._one(Operation.get(key))))
@@ -257,12 +272,6 @@ class Store:
         except StoredValueError as error:
             errors.append(error.with_traceback(None))
             return _MISSING
-
-    def _loaded(self, name: str, stored: Stored) -> Any:
-        errors: list[MomentoError] = []
-        value = self._load(stored, errors)
-        self._trouble.report(name, errors)
-        return value
 
     def _packed(self, payload: bytes, timeout: float | None) -> tuple[Stored, int]:
         life = self._lifetime(timeout)
