@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from httptools import HttpParserError, HttpParserUpgrade
 
 from .exceptions import ConnectFailed, MomentoError, TimedOut, TransportError
-from .polling import READ, WRITE, new_poll
+from .polling import READ, WRITE, Poll, new_poll
 from .replies import (
     BODY_LIMIT,
     ERROR_BODY_LIMIT,
@@ -59,9 +59,9 @@ class Connection:
 
     __slots__ = (
         "_addresses",
+        "_awaited",
         "_pending",
         "_poll",
-        "_registered",
         "_remember_session",
         "_route",
         "_session",
@@ -86,8 +86,8 @@ class Connection:
         self._remember_session = remember_session
         self._sock: Any = None
         self._pending: Callable[[], int] = _nothing
-        self._poll = new_poll()
-        self._registered = (-1, 0)
+        self._poll: Poll = new_poll()
+        self._awaited = 0
         self.clock = clock
         self.idle_since = 0.0
         self.reusable = False
@@ -108,17 +108,11 @@ class Connection:
 
     def wait(self, events: int, seconds: float) -> int:
         """Wait for the events and return those that came, 0 when none did in time."""
-        wanted = (self._sock.fileno(), events)
-        if wanted != self._registered:
-            self._register(wanted)
+        if events != self._awaited:
+            self._poll.register(self._sock.fileno(), events)
+            self._awaited = events
         ready = self._poll.poll(seconds * 1000)
         return ready[0][1] if ready else 0
-
-    def _register(self, wanted: tuple[int, int]) -> None:
-        if self._registered[0] != wanted[0]:
-            self._poll = new_poll()
-        self._poll.register(*wanted)
-        self._registered = wanted
 
     def close(self) -> None:
         """Close the socket; harmless in a forked child, where it is the parent's."""
@@ -134,8 +128,20 @@ class Connection:
         try:
             if self._sock is None:
                 yield from self._open(deadline)
-            whole = yield from self._send(head, body)
-            reply, keep_alive = yield from self._receive()
+            # What fits into the socket's buffer goes there at once, as nearly all requests do.
+            first, rest = _parts(head, body)
+            sent = self._try_send(first)
+            whole = sent == len(first) and rest is None
+            if not whole:
+                whole = yield from self._send_rest(first, sent, rest)
+            parser = ReplyParser()
+            data = yield from self._take(self._sock.recv, _READ_SIZE)
+            parser.feed(data)
+            content = parser.content()
+            if content is None:
+                content = yield from self._receive_rest(parser, len(data))
+            if self._route.tls is not None and self._session is None:
+                self._remember(self._sock.session)
         except MomentoError as known:
             error = known
         except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
@@ -143,8 +149,8 @@ class Connection:
             kind = "tls" if type(broken) is ssl.SSLError else "connection"
             error = TransportError(f"the connection broke ({type(broken).__name__})", kind=kind)
         else:
-            self.reusable = keep_alive and whole
-            return reply
+            self.reusable = parser.keep_alive and whole
+            return Reply(parser.status, parser.headers, content)
         # Outside the except block: what went wrong below may hold what nobody should read.
         raise error
 
@@ -186,6 +192,7 @@ class Connection:
             self.until = limit if last else now + (limit - now) / 2
             try:
                 sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
+                self._poll, self._awaited = new_poll(), 0
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.connect(address)
@@ -207,7 +214,7 @@ class Connection:
         if self._route.proxy_credentials:
             login = b64encode(self._route.proxy_credentials.encode()).decode()
             head += f"Proxy-Authorization: Basic {login}\r\n"
-        yield from self._send(f"{head}\r\n".encode(), None)
+        yield from self._send_part(memoryview(f"{head}\r\n".encode()))
         parser = ReplyParser()
         received = 0
         while parser.status == 0 and received < HEAD_LIMIT:
@@ -244,21 +251,21 @@ class Connection:
 
     # One exchange
 
-    def _send(self, head: bytes, body: Body | None) -> Steps[bool]:
-        """Send everything and return True; False when the peer answered or left before the end."""
-        if body is None:
-            parts: tuple[Body, ...] = (head,)
-        elif len(body) <= _JOIN_LIMIT:
-            parts = (head + body,)
-        else:
-            parts = (head, body)
-        for part in parts:
-            if not (yield from self._send_part(part)):
-                return False
-        return True
+    def _try_send(self, data: Body) -> int:
+        """Send what can be sent at once and return how much; whoever sends the rest sees why."""
+        try:
+            sent: int = self._sock.send(data)
+        except (BlockingIOError, ssl.SSLError, BrokenPipeError, ConnectionResetError):
+            return 0
+        return sent
 
-    def _send_part(self, part: Body) -> Steps[bool]:
-        view = memoryview(part)
+    def _send_rest(self, first: Body, sent: int, rest: Body | None) -> Steps[bool]:
+        """Send everything and return True; False when the peer answered or left before the end."""
+        if not (yield from self._send_part(memoryview(first)[sent:])):
+            return False
+        return rest is None or (yield from self._send_part(memoryview(rest)))
+
+    def _send_part(self, view: memoryview) -> Steps[bool]:
         while view:
             try:
                 view = view[self._sock.send(view) :]
@@ -295,26 +302,21 @@ class Connection:
         data: bytes = yield from self._take(self._sock.recv, _READ_SIZE)
         return data
 
-    def _receive(self) -> Steps[tuple[Reply, bool]]:
-        parser = ReplyParser()
-        head = 0
+    def _receive_rest(self, parser: ReplyParser, head: int) -> Steps[Body]:
+        """Return the body of a reply of which so many bytes have come."""
         while parser.status == 0:
+            if head > HEAD_LIMIT:
+                raise TransportError("the answer's headers have no end", kind="unusable")
             data = yield from self._read()
             head += len(data)
             parser.feed(data)
-            if parser.status == 0 and head > HEAD_LIMIT:
-                raise TransportError("the answer's headers have no end", kind="unusable")
         if not parser.is_framed:
             raise TransportError("an answer without a length cannot be told from a broken one")
         if parser.status != 200:
-            body: Body = yield from self._receive_error(parser)
-        elif parser.length is None:
-            body = yield from self._receive_chunks(parser)
-        else:
-            body = yield from self._receive_sized(parser, parser.length)
-        if self._route.tls is not None and self._session is None:
-            self._remember(self._sock.session)
-        return Reply(parser.status, parser.headers, body), parser.keep_alive
+            return (yield from self._receive_error(parser))
+        if parser.length is None:
+            return (yield from self._receive_chunks(parser))
+        return (yield from self._receive_sized(parser, parser.length))
 
     def _remember(self, session: ssl.SSLSession | None) -> None:
         # A server hands its tickets out after the handshake, so only now is there one to keep.
@@ -350,7 +352,7 @@ class Connection:
         if length > BODY_LIMIT:
             raise TransportError("the answer is larger than an item can be", kind="unusable")
         if parser.complete:
-            return parser.parts[0] if len(parser.parts) == 1 else b"".join(parser.parts)
+            return b"".join(parser.parts)
         # The rest goes from the socket to where it stays, without the parser: its end is known.
         body = bytearray(length)
         view = memoryview(body)
@@ -361,6 +363,13 @@ class Connection:
         while filled < length:
             filled += yield from self._take(self._sock.recv_into, view[filled:])
         return body
+
+
+def _parts(head: bytes, body: Body | None) -> tuple[Body, Body | None]:
+    """Return what to send first, and what then."""
+    if body is None or len(body) > _JOIN_LIMIT:
+        return head, body
+    return head + body, None
 
 
 def _nothing() -> int:

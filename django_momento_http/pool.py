@@ -25,7 +25,8 @@ class Pool:
         self._clock = clock
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._closed = False
         self._pid = os.getpid()
@@ -49,7 +50,7 @@ class Pool:
     def take_now(self, *, fresh: bool = False) -> Connection | None:
         """Return an idle connection or a new one, None when all are in use."""
         while True:
-            with self._changed:
+            with self._lock:
                 has_room = len(self._all) < self._limit
                 if has_room and (fresh or not self._idle):
                     return self._add()
@@ -66,7 +67,7 @@ class Pool:
             self._discard(connection)
             return
         connection.idle_since = now = self._clock()
-        with self._changed:
+        with self._lock:
             stale = [connection] if self._closed else self._stale(now)
             if not self._closed:
                 self._idle.append(connection)
@@ -94,7 +95,7 @@ class Pool:
 
     def _discard(self, connection: Connection) -> None:
         connection.close()
-        with self._changed:
+        with self._lock:
             self._all.discard(connection)
             if self._waiting:
                 self._changed.notify()
@@ -111,7 +112,7 @@ class Pool:
         return self._clock() - connection.idle_since < _IDLE_SECONDS and connection.is_quiet()
 
     def _wait(self, deadline: float) -> None:
-        with self._changed:
+        with self._lock:
             left = deadline - self._clock()
             if left <= 0:
                 raise TimedOut("all connections were in use", kind="pool_timeout")

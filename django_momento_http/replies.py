@@ -78,6 +78,14 @@ class ReplyParser:
         if not self.complete:
             self.parts, self.received = [], 0
 
+    def content(self) -> Body | None:
+        """Return the body if nothing more is to come of a plain reply, None otherwise."""
+        if not self.complete or b"transfer-encoding" in self.headers:
+            return None
+        if self.status != 200 and self.received > ERROR_BODY_LIMIT:
+            return None
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
     @property
     def length(self) -> int | None:
         """The body's length; None when it comes in chunks."""

@@ -101,10 +101,10 @@ class Transport:
 
     def exchange_one(self, call: Call, headers: Mapping[str, str]) -> Reply:
         """Send one request with these headers besides ours; raise a TransportError."""
-        head = call.head(self._common, _render(headers))
-        connection = self.pool.take(call.deadline, fresh=call.fresh)
-        steps = connection.request(head, call.body, call.deadline)
-        deadline = min(call.deadline, self._clock() + call.patience)
+        head = call.head(self._common, _render(headers) if headers else "")
+        deadline = call.deadline
+        connection = self.pool.take(deadline, fresh=call.fresh)
+        steps = connection.request(head, call.body, deadline)
         try:
             wanted = next(steps)
             while True:
@@ -138,8 +138,11 @@ class Transport:
 class _Prepared(PreparedRequest):
     """What instrumentation of `requests` sees: neither token nor key nor value."""
 
+    # What a request of the base class has, without what it takes to make it.
+    body = _cookies = _body_position = None
+    hooks: Any = {"response": []}  # noqa: RUF012 - never written to
+
     def __init__(self, call: Call, endpoint: str) -> None:
-        super().__init__()
         self.method = call.method
         self.url = endpoint + call.target.partition("?")[0]
         self.headers = CaseInsensitiveDict()
@@ -150,19 +153,19 @@ class _Response(Response):
     """The least that ``Session.send`` and instrumentation ask of a response."""
 
     is_redirect = False
+    reason = ""
+    encoding = None
+    headers = CaseInsensitiveDict()
+    history: Any = ()
+    _content = b""
+    _content_consumed = True
 
     def __init__(self, request: PreparedRequest, reply: Reply) -> None:
         # The base class would make a cookie jar, at the price of half a request.
         self.request = request
         self.url = request.url or ""
         self.status_code = reply.status
-        self.headers = CaseInsensitiveDict()
         self.raw: Any = reply
-        self.history = []
-        self.reason = ""
-        self.encoding = None
-        self._content = b""
-        self._content_consumed = True
 
 
 class _Wire:

@@ -364,14 +364,14 @@ def test_an_error_of_a_reused_connection_says_that_it_broke() -> None:
 
 def test_an_unexpected_error_is_one_call_s_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a defect below costs only the call that it struck."""
-    send = Connection._send
+    send = Connection._try_send
 
-    def broken(self: Connection, head: bytes, body: Any) -> Any:
-        if b"/3" in head:
+    def broken(self: Connection, data: bytes) -> int:
+        if b"/3" in data:
             raise ZeroDivisionError
-        return send(self, head, body)
+        return send(self, data)
 
-    monkeypatch.setattr(Connection, "_send", broken)
+    monkeypatch.setattr(Connection, "_try_send", broken)
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
         found = all_of(transport, [a_call(f"/{n}") for n in range(6)])
         kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found}
