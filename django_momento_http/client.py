@@ -4,7 +4,6 @@ What went wrong is returned in the value's place as a MomentoError, so that one 
 other. It knows the service's API, and nothing of Django or of what the bytes mean.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,13 +24,12 @@ from .exceptions import (
     TimedOut,
     TransportError,
 )
-from .failures import Breaker, RetryBudget, may_retry
+from .failures import RetryBudget, may_retry
+from .gates import Gates, Tickets, breaker
 from .process import PerProcess
 from .replies import Body, Reply
 from .tokens import TokenSource
 from .transport import Origin, Transport
-
-logger = logging.getLogger("django_momento_http")
 
 # "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
 # takes is never refused here, and what it refuses is a 400.
@@ -39,8 +37,7 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 # The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
 # besides, so that it keeps the timeout in all.
 _WAITING = 0.99
-# Trouble with this account or cache; the service itself is well.
-_ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
+_NO_TICKETS = Tickets(0, 0)
 
 # The bytes, None when there are none (or none were asked for), or what went wrong.
 Outcome = Body | None | MomentoError
@@ -87,7 +84,7 @@ class Service:
     def __init__(self, endpoint: _Endpoint) -> None:
         self.transport = Transport(endpoint.origin)
         self.retries = RetryBudget()
-        self.breaker = _breaker(endpoint.request_timeout, endpoint.origin.endpoint)
+        self.breaker = breaker(endpoint.request_timeout, endpoint.origin.endpoint)
 
     def close(self) -> None:
         """Close all connections."""
@@ -95,13 +92,6 @@ class Service:
 
 
 _SERVICES: PerProcess[_Endpoint, Service] = PerProcess(Service, Service.close)
-
-
-def _breaker(deadline: float, name: str) -> Breaker:
-    def log(old: str, new: str) -> None:
-        logger.warning("Momento at %s: breaker %s, was %s", name, new, old)
-
-    return Breaker(deadline, on_change=log)
 
 
 class _Attempt(Call):
@@ -124,7 +114,7 @@ class _Attempt(Call):
         self.tag = tag
         self.is_retry = False
         self.has_new_token = False
-        self.tickets = (0, 0)
+        self.tickets = _NO_TICKETS
         self.started = 0.0
 
 
@@ -149,21 +139,20 @@ class MomentoClient:
                 options.request_timeout,
             )
         )
-        self._account = _breaker(options.request_timeout, f"cache {options.location!r}")
+        account = breaker(options.request_timeout, f"cache {options.location!r}")
+        self._gates = Gates(self._service.breaker, account)
         self._token = TokenSource(options.token)
         self.counters = Counters()
 
     def __repr__(self) -> str:
-        return f"<MomentoClient {self._location!r} {self._service.breaker!r} {self._account!r}>"
+        return f"<MomentoClient {self._location!r} {self._gates!r}>"
 
     def stats(self) -> dict[str, object]:
         """Return the counters, and the state of the breaker that keeps requests back, if any."""
-        breakers = (self._service.breaker, self._account)
-        states = [breaker.state for breaker in breakers if breaker.state != "closed"]
         return {
             **self.counters.snapshot(),
-            "breaker": states[0] if states else "closed",
-            "breaker_openings": sum(breaker.openings for breaker in breakers),
+            "breaker": self._gates.state,
+            "breaker_openings": self._gates.openings,
         }
 
     def deadline(self, count: int, began: float) -> float:
@@ -204,14 +193,10 @@ class MomentoClient:
         left = attempt.deadline - attempt.started
         if left <= 0:
             return TimedOut("no time was left for it", kind="no_time")
-        account = self._account.admit()
-        if account is None:
-            return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
-        service = self._service.breaker.admit()
-        if service is None:
-            self._account.record(account, CircuitOpen(), 0.0)
-            return CircuitOpen("not attempted after trouble with the service")
-        attempt.tickets = account, service
+        tickets = self._gates.admit()
+        if isinstance(tickets, CircuitOpen):
+            return tickets
+        attempt.tickets = tickets
         return self._authorize(attempt, left)
 
     def _authorize(self, attempt: _Attempt, left: float) -> MomentoError | None:
@@ -223,9 +208,7 @@ class MomentoClient:
             denied = error.with_traceback(None)
         else:
             return None
-        account, service = attempt.tickets
-        self._account.record(account, denied, 0.0)
-        self._service.breaker.record(service, CircuitOpen(), 0.0)
+        self._gates.give_back(attempt.tickets, denied)
         return denied
 
     def settle(self, attempt: _Attempt, answer: Answer, company: int = 1) -> "Outcome | _Attempt":
@@ -238,7 +221,7 @@ class MomentoClient:
         if not attempt.is_retry:
             self._service.retries.earn()
         if not isinstance(outcome, MomentoError):
-            self._record(attempt, None, elapsed)
+            self._gates.record(attempt.tickets, None, elapsed)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
             self.counters.moved(sent, received, attempt.operation.key_size)
@@ -246,22 +229,10 @@ class MomentoClient:
         outcome.elapsed = elapsed
         self.counters.failed(outcome.kind)
         if self._renew_token(attempt, outcome):
-            self._account.record(attempt.tickets[0], CircuitOpen(), 0.0)
-            self._service.breaker.record(attempt.tickets[1], None, elapsed)
+            self._gates.give_back(attempt.tickets)
             return attempt
-        self._record(attempt, outcome, elapsed / company)
+        self._gates.record(attempt.tickets, outcome, elapsed / company)
         return attempt if self._try_again(attempt, outcome) else outcome
-
-    def _record(self, attempt: _Attempt, error: MomentoError | None, elapsed: float) -> None:
-        account, service = attempt.tickets
-        if isinstance(error, _ACCOUNT_ERRORS):
-            self._account.record(account, error, elapsed)
-            self._service.breaker.record(service, None, elapsed)
-            return
-        # Where no answer came, nothing is known of the account.
-        unknown = CircuitOpen() if error is not None and error.transient else None
-        self._account.record(account, unknown, elapsed)
-        self._service.breaker.record(service, error, elapsed)
 
     def _renew_token(self, attempt: _Attempt, error: MomentoError) -> bool:
         if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:

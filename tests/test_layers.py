@@ -16,7 +16,7 @@ LAYERS = [
     ["serializers", "compressors"],
     ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
     ["envelope", "generation", "conf", "tokens"],
-    ["space", "trouble"],
+    ["space", "trouble", "gates"],
     ["connection", "resolver"],
     ["pool", "fan"],
     ["transport"],

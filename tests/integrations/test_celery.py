@@ -19,7 +19,7 @@ NEEDS = "needs Celery and django-celery-results: pip install 'django-momento-htt
 celery = pytest.importorskip("celery", reason=NEEDS)
 pytest.importorskip("django_celery_results", reason=NEEDS)
 
-PATIENCE = 20
+PATIENCE = 10
 
 SETTINGS = """
 import json, os
@@ -151,7 +151,7 @@ def test_a_worker_that_forks(worker: int, app: Any) -> None:
 def test_results_live_in_the_cache(momento_server: RunningServer, app: Any) -> None:
     """A result is one item of the cache, which lives for a day and can be forgotten."""
     app.backend.store_result("some-id", {"answer": 42}, "SUCCESS")
-    assert app.AsyncResult("some-id").get() == {"answer": 42}
+    assert app.AsyncResult("some-id").get(timeout=PATIENCE) == {"answer": 42}
     [put] = [request for request in momento_server.requests if request.method == "PUT"]
     assert (put.key, put.ttl_seconds) == (b":1:celery-task-meta-some-id", 24 * 60 * 60)
     app.AsyncResult("some-id").forget()
@@ -162,7 +162,7 @@ def test_an_error_is_a_result(momento_server: RunningServer, app: Any) -> None:
     """What a task raises is raised again where its result is asked for."""
     app.backend.store_result("some-id", KeyError("x"), "FAILURE")
     with pytest.raises(KeyError):
-        app.AsyncResult("some-id").get()
+        app.AsyncResult("some-id").get(timeout=PATIENCE)
 
 
 def test_an_outage_with_miss(

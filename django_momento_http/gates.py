@@ -1,0 +1,86 @@
+"""The breakers that every operation passes, and which of them an error concerns.
+
+One is the service's and shared by all caches of an endpoint: it counts time lost. The other is this
+configuration's: a refused token, a missing cache or a used-up limit opens it. It sends nothing.
+"""
+
+import logging
+from typing import NamedTuple
+
+from .exceptions import (
+    AccessDenied,
+    CacheNotFound,
+    CircuitOpen,
+    MomentoError,
+    RateLimited,
+)
+from .failures import Breaker
+
+logger = logging.getLogger("django_momento_http")
+
+# Trouble with this account or cache; the service itself is well.
+_ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
+_UNKNOWN = CircuitOpen()
+
+
+class Tickets(NamedTuple):
+    """What an admitted operation was given by each breaker."""
+
+    account: int
+    service: int
+
+
+class Gates:
+    """The breakers of one configuration; safe under threads."""
+
+    def __init__(self, service: Breaker, account: Breaker) -> None:
+        self._service = service
+        self._account = account
+
+    def __repr__(self) -> str:
+        return f"<Gates {self._service!r} {self._account!r}>"
+
+    @property
+    def state(self) -> str:
+        """The state of the breaker that keeps requests back, ``closed`` if neither does."""
+        return self._account.state if self._service.state == "closed" else self._service.state
+
+    @property
+    def openings(self) -> int:
+        """How often they opened."""
+        return self._account.openings + self._service.openings
+
+    def admit(self) -> Tickets | CircuitOpen:
+        """Let an operation pass, or return why it must not be sent."""
+        account = self._account.admit()
+        if account is None:
+            return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
+        service = self._service.admit()
+        if service is None:
+            self._account.record(account, _UNKNOWN, 0.0)
+            return CircuitOpen("not attempted after trouble with the service")
+        return Tickets(account, service)
+
+    def record(self, tickets: Tickets, error: MomentoError | None, elapsed: float) -> None:
+        """Take the result of an admitted operation and the seconds that it cost."""
+        of_account = of_service = error
+        if isinstance(error, _ACCOUNT_ERRORS):
+            of_service = None
+        elif error is not None and error.transient:
+            of_account = _UNKNOWN  # no answer says nothing of the account
+        self._account.record(tickets.account, of_account, elapsed)
+        self._service.record(tickets.service, of_service, elapsed)
+
+    def give_back(self, tickets: Tickets, of_account: MomentoError = _UNKNOWN) -> None:
+        """Take back what was not sent after all: a probe is then the next caller's."""
+        self._account.record(tickets.account, of_account, 0.0)
+        self._service.record(tickets.service, _UNKNOWN, 0.0)
+
+
+def breaker(deadline: float, name: str) -> Breaker:
+    """Return a breaker that logs its changes under a name."""
+
+    def log(old: str, new: str) -> None:
+        logger.warning("Momento at %s: breaker %s, was %s", name, new, old)
+
+    return Breaker(deadline, on_change=log)
