@@ -104,7 +104,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether the idle peer has neither closed nor said anything unasked."""
-        return not self._pending() and self.wait(READ, 0.0) == 0
+        return not self._pending() and not self.wait(READ, 0.0)
 
     def wait(self, events: int, seconds: float) -> int:
         """Wait for the events and return those that came, 0 when none did in time."""

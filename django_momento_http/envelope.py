@@ -56,6 +56,9 @@ class Stored(NamedTuple):
     body: memoryview
 
 
+_NOTHING = Stored(0, _UNCOMPRESSED, 0, None, 0, memoryview(b""))
+
+
 class _Signer:
     """One signing key, bound to one scope."""
 
@@ -66,7 +69,7 @@ class _Signer:
         self.id = hashlib.sha256(_PURPOSE + b".id" + key).digest()[:4]
         self._mac = hmac.new(key, scope, hashlib.sha256)
 
-    def sign(self, wire_key: str, header: bytes | memoryview, body: bytes | memoryview) -> bytes:
+    def sign(self, wire_key: str, header: bytes | bytearray, body: memoryview) -> bytes:
         mac = self._mac.copy()
         mac.update(_sized(wire_key.encode()) + header)
         mac.update(body)
@@ -107,7 +110,7 @@ class Envelope:
         length = min(len(payload), 2**32 - 1)
         return Stored(self._serializer.code, compressor, 0, expires_at, length, memoryview(body))
 
-    def seal(self, wire_key: str, stored: Stored) -> bytes:
+    def seal(self, wire_key: str, stored: Stored, generation: int) -> bytes:
         """Return the bytes to store under this key, signed."""
         expiry = 0 if stored.expires_at is None else max(round(stored.expires_at * 1000), 1)
         header = _HEADER.pack(
@@ -116,7 +119,7 @@ class Envelope:
             stored.serializer,
             stored.compressor,
             self._signer.id,
-            stored.generation,
+            generation,
             expiry,
             stored.length,
         )
@@ -125,14 +128,14 @@ class Envelope:
 
     def seal_marker(self, wire_key: str, generation: int) -> bytes:
         """Return a value that says nothing but its generation."""
-        return self.seal(wire_key, Stored(0, _UNCOMPRESSED, generation, None, 0, memoryview(b"")))
+        return self.seal(wire_key, _NOTHING, generation)
 
     def open(self, wire_key: str, data: bytes | bytearray, now: float) -> Stored:
         """Return what was sealed for this key; StoredValueError for anything else."""
         if len(data) < _BODY_AT:
             raise StoredValueError("a stored value is too short to be ours")
-        view = memoryview(data)
-        header, mac, body = view[: _HEADER.size], view[_HEADER.size : _BODY_AT], view[_BODY_AT:]
+        header, mac = data[: _HEADER.size], data[_HEADER.size : _BODY_AT]
+        body = memoryview(data)[_BODY_AT:]
         magic, version, serializer, compressor, key_id, generation, expiry, length = _HEADER.unpack(
             header
         )
@@ -148,7 +151,12 @@ class Envelope:
 
     def load(self, stored: Stored) -> Any:
         """Return the value; StoredValueError when this process cannot make it again."""
-        codec = serializers.by_code(stored.serializer, self._serializer)
+        configured = self._serializer
+        codec = (
+            configured.codec
+            if stored.serializer == configured.code
+            else serializers.by_code(stored.serializer, configured)
+        )
         if codec is None:
             raise StoredValueError("a stored value was written with an unknown SERIALIZER")
         payload = self._inflated(stored)

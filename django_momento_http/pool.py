@@ -57,7 +57,8 @@ class Pool:
                 if not self._idle:
                     return None
                 idle = self._idle.pop()
-            if not fresh and self._is_usable(idle):
+            age = self._clock() - idle.idle_since
+            if not fresh and age < _IDLE_SECONDS and idle.is_quiet():
                 return idle
             self._discard(idle)
 
@@ -107,9 +108,6 @@ class Pool:
             count += 1
         stale, self._idle[:count] = self._idle[:count], []
         return stale
-
-    def _is_usable(self, connection: Connection) -> bool:
-        return self._clock() - connection.idle_since < _IDLE_SECONDS and connection.is_quiet()
 
     def _wait(self, deadline: float) -> None:
         with self._lock:

@@ -134,7 +134,7 @@ class _Examination:
     # Requests
 
     def _go_round(self, transport: "_ColdTransport", stored: Stored) -> None:
-        body = self._envelope.seal(self._key, stored)
+        body = self._envelope.seal(self._key, stored, 0)
         operations = {
             "set": Operation.set(self._key, body, self._ttl),
             "get": Operation.get(self._key),

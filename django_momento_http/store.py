@@ -323,8 +323,8 @@ class Store:
     def _written(self, key: str, stored: Stored, ttl: int) -> Operation:
         if ttl == 0:
             return Operation.delete(key)
-        stamped = stored._replace(generation=self._generation.current)
-        return Operation.set(key, self._envelope.seal(key, stamped), ttl)
+        sealed = self._envelope.seal(key, stored, self._generation.current)
+        return Operation.set(key, sealed, ttl)
 
     def _marked(self, generation: int) -> Operation:
         body = self._envelope.seal_marker(self._marker, generation)

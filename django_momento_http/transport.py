@@ -18,7 +18,6 @@ from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.util import Timeout
 
 from . import __version__
 from .calls import Answer, Call
@@ -44,8 +43,6 @@ _OUR_HEADERS = frozenset(
 )
 # RFC 9110, 5.6.2: a token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Deadlines are kept below `requests`.
-_NO_TIMEOUT: Any = Timeout()
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,7 @@ class Transport:
     def exchange(self, call: Call) -> Answer:
         """Send one request through ``Session.send`` and return its reply, or what went wrong."""
         try:
-            response = self._session.send(
-                _Prepared(call, self._url),
-                allow_redirects=False,
-                proxies={},
-                stream=True,
-                timeout=_NO_TIMEOUT,
-            )
+            response = self._session.send(_Prepared(call, self._url), proxies={}, stream=True)
         except MomentoError as error:
             return error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - instrumentation may raise anything
@@ -99,9 +90,9 @@ class Transport:
         reply: Reply = response.raw  # type: ignore[assignment]  # our adapter puts it there
         return reply
 
-    def exchange_one(self, call: Call, headers: Mapping[str, str]) -> Reply:
-        """Send one request with these headers besides ours; raise a TransportError."""
-        head = call.head(self._common, _render(headers) if headers else "")
+    def exchange_one(self, call: Call, added: Mapping[str, str] | None = None) -> Reply:
+        """Send one request, with these headers added to ours; raise a TransportError."""
+        head = call.head(self._common, _render(added) if added else "")
         deadline = call.deadline
         connection = self.pool.take(deadline, fresh=call.fresh)
         steps = connection.request(head, call.body, deadline)
@@ -141,12 +132,23 @@ class _Prepared(PreparedRequest):
     # What a request of the base class has, without what it takes to make it.
     body = _cookies = _body_position = None
     hooks: Any = {"response": []}  # noqa: RUF012 - never written to
+    added: Any = None
 
     def __init__(self, call: Call, endpoint: str) -> None:
         self.method = call.method
         self.url = endpoint + call.target.partition("?")[0]
-        self.headers = CaseInsensitiveDict()
         self.call = call
+
+    @property
+    def headers(self) -> Any:
+        """What instrumentation adds to the headers, made when it first asks."""
+        if self.added is None:
+            self.added = CaseInsensitiveDict()
+        return self.added
+
+    @headers.setter
+    def headers(self, headers: Any) -> None:
+        self.added = headers
 
 
 class _Response(Response):
@@ -168,37 +170,18 @@ class _Response(Response):
         self.raw: Any = reply
 
 
-class _Wire:
-    """Stands where HTTPAdapter expects a connection pool of urllib3."""
-
-    def __init__(self, transport: Transport, call: Call) -> None:
-        self._transport = transport
-        self._call = call
-
-    def urlopen(self, *, headers: Mapping[str, str], **_: object) -> Reply:
-        """Send the call that this was made for."""
-        return self._transport.exchange_one(self._call, headers)
-
-
 class _Adapter(HTTPAdapter):
-    """requests' adapter with the wire work done by a transport."""
+    """requests' adapter with the wire work done by a transport.
+
+    Certificates, proxies and timeouts are the transport's; what is passed for them is not used.
+    """
 
     def __init__(self, transport: Transport) -> None:
         super().__init__()
         self._transport = transport
 
-    def get_connection_with_tls_context(self, request: Any, *_: Any, **__: Any) -> Any:
-        return _Wire(self._transport, request.call)
-
-    def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Leave TLS to the transport."""
-
-    def request_url(self, request: Any, *_: Any, **__: Any) -> str:
-        url: str = request.url
-        return url
-
-    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
-        return _Response(req, resp)
+    def send(self, request: Any, *_: Any, **__: Any) -> Response:
+        return _Response(request, self._transport.exchange_one(request.call, request.added))
 
 
 class _Session(Session):

@@ -61,7 +61,7 @@ class RequestsCache(BaseCache):
             self._url,
             params={"key_base64": wire_key, "ttl_seconds": str(seconds)},
             headers={"Authorization": TOKEN},
-            data=self._envelope.seal(wire_key, stored),
+            data=self._envelope.seal(wire_key, stored, 0),
             timeout=_SECONDS,
         ).raise_for_status()
 
