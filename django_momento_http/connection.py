@@ -60,6 +60,7 @@ class Connection:
     __slots__ = (
         "_addresses",
         "_awaited",
+        "_parser",
         "_pending",
         "_poll",
         "_remember_session",
@@ -86,6 +87,7 @@ class Connection:
         self._remember_session = remember_session
         self._sock: Any = None
         self._pending: Callable[[], int] = _nothing
+        self._parser = ReplyParser()
         self._poll: Poll = new_poll()
         self._awaited = 0
         self.clock = clock
@@ -134,11 +136,14 @@ class Connection:
             whole = sent == len(first) and rest is None
             if not whole:
                 whole = yield from self._send_rest(first, sent, rest)
-            parser = ReplyParser()
+            parser = self._parser
+            parser.begin()
             data = yield from self._take(self._sock.recv, _READ_SIZE)
             parser.feed(data)
             content = parser.content()
             if content is None:
+                # What is read past the parser leaves it in the middle of an answer.
+                self._parser = ReplyParser()
                 content = yield from self._receive_rest(parser, len(data))
             if self._route.tls is not None and self._session is None:
                 self._remember(self._sock.session)

@@ -42,12 +42,17 @@ class ReplyParser:
     )
 
     def __init__(self) -> None:
+        self._http = HttpResponseParser(self)
+        self.keep_alive = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Make ready for the next reply of a connection, of which the last was whole."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.parts: list[bytes] = []
         self.received = 0
-        self.complete = self.keep_alive = False
-        self._http = HttpResponseParser(self)
+        self.complete = False
 
     def feed(self, data: bytes) -> None:
         self._http.feed_data(data)
