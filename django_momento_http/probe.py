@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from statistics import median
 
+from .answers import Outcome, outcome_of
 from .cache import MomentoCache
-from .client import Operation, Outcome, outcome_of, shared_client
+from .client import Operation, shared_client
 from .connection import Address, Connection, Route, Steps, T
 from .credentials import expiry_of
 from .diagnosis import Trouble, trouble, trouble_of

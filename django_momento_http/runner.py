@@ -16,7 +16,8 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from .client import Batch, MomentoClient, Operation, Outcome
+from .answers import Outcome
+from .client import Batch, MomentoClient, Operation
 
 T = TypeVar("T")
 Outcomes = Iterable[tuple[int, Outcome]]

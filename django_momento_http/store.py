@@ -10,14 +10,15 @@ from numbers import Number
 from typing import Any, TypeVar
 
 from . import client
-from .client import Operation, Outcome, shared_client
+from .answers import Outcome
+from .client import Operation, shared_client
 from .envelope import Stored
 from .exceptions import BadRequest, MomentoError, StoredValueError
 from .generation import AnyGeneration, Generation
+from .on_error import OnError
 from .process import PerProcess
 from .runner import Outcomes, Plan, Runner
 from .space import Lifetime, Space
-from .trouble import Trouble
 
 K = TypeVar("K")
 
@@ -49,7 +50,7 @@ class Store:
         self._envelope = space.envelope()
         self._client = shared_client(options)
         self._counters = self._client.counters
-        self._trouble = Trouble(options.location, raises=options.on_error == "raise", clock=clock)
+        self._on_error = OnError(options.location, raises=options.on_error == "raise", clock=clock)
         runner = Runner(self._client)
         self.run, self.arun = runner.run, runner.arun
         self.is_closed = False
@@ -96,7 +97,7 @@ class Store:
         found = {name: value for name, value in pairs if value is not _MISSING}
         self._counters.served("hits", len(found))
         self._counters.served("misses", len(keys) - len(found))
-        self._trouble.report("get_many", errors)
+        self._on_error.report("get_many", errors)
         return found
 
     def has_key(self, key: str) -> Plan[bool]:
@@ -138,7 +139,7 @@ class Store:
             if isinstance(outcome, MomentoError)
         }
         self._counters.served("sets", len(items) - len(failed))
-        self._trouble.report("set_many", list(failed.values()))
+        self._on_error.report("set_many", list(failed.values()))
         return list(failed)
 
     def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
@@ -170,7 +171,7 @@ class Store:
             raise ValueError(_NOT_THERE)
         errors: list[MomentoError] = []
         value = self._load(found, errors)
-        self._trouble.report("incr", errors)
+        self._on_error.report("incr", errors)
         if value is _MISSING:
             raise ValueError(_NOT_THERE)
         if not isinstance(value, Number):
@@ -190,7 +191,7 @@ class Store:
             raise ValueError(_NOT_THERE)
         removed = yield Operation.delete(key)
         if isinstance(removed, MomentoError):
-            self._trouble.report("incr_version", [removed])
+            self._on_error.report("incr_version", [removed])
 
     def delete(self, key: str) -> Plan[bool]:
         """Remove the value and return whether there was one."""
@@ -204,7 +205,7 @@ class Store:
         errors = [error for error in (found, removed) if isinstance(error, MomentoError)]
         is_removed = isinstance(found, Stored) and not errors
         self._counters.served("deletes", int(is_removed))
-        self._trouble.report("delete", errors[:1])
+        self._on_error.report("delete", errors[:1])
         return is_removed
 
     def delete_many(self, keys: Iterable[str]) -> Plan[None]:
@@ -212,7 +213,7 @@ class Store:
         outcomes = yield from self._all([Operation.delete(key) for key in keys])
         errors = [error for error in outcomes if isinstance(error, MomentoError)]
         self._counters.served("deletes", len(outcomes) - len(errors))
-        self._trouble.report("delete_many", errors)
+        self._on_error.report("delete_many", errors)
 
     def clear(self) -> Plan[None]:
         """Make this KEY_PREFIX's values of all versions a thing of the past."""
@@ -228,7 +229,7 @@ class Store:
             self._generation.move(newest)
             outcome = yield self._marked(newest)
         if isinstance(outcome, MomentoError):
-            self._trouble.report("clear", [outcome])
+            self._on_error.report("clear", [outcome])
 
     # Stored values
 
@@ -238,14 +239,14 @@ class Store:
         value = self._value(key, (yield from self._one(Operation.get(key))), errors)
         if not errors:
             return value
-        self._trouble.report(name, errors)
+        self._on_error.report(name, errors)
         return _MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
 
     def _find(self, name: str, key: str) -> Plan[Stored | MomentoError | None]:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
         found = self._opened(key, (yield from self._one(Operation.get(key))))
         if isinstance(found, MomentoError):
-            self._trouble.report(name, [found])
+            self._on_error.report(name, [found])
         return None if isinstance(found, StoredValueError) else found
 
     def _value(self, key: str, outcome: Outcome, errors: list[MomentoError]) -> Any:
@@ -292,7 +293,7 @@ class Store:
         """Store the value, or remove it where the ttl is 0; return whether that was done."""
         outcome = yield from self._put(key, stored, ttl)
         if isinstance(outcome, MomentoError):
-            self._trouble.report(name, [outcome])
+            self._on_error.report(name, [outcome])
             return False
         return True
 
@@ -359,7 +360,7 @@ class Store:
         outcomes = dict((yield [*operations, Operation.get(self._marker)]))
         marker = self._opened_marker(outcomes.pop(len(operations)))
         if isinstance(marker, MomentoError):
-            self._trouble.log("reading the clear marker", marker)
+            self._on_error.log("reading the clear marker", marker)
             self._generation.miss()
         else:
             self._generation.learn(marker, asked_at)
@@ -372,7 +373,7 @@ class Store:
             return self._envelope.open(self._marker, outcome, self._wall_clock()).generation
         except StoredValueError as error:
             # Signed with a key that is no longer ours, as the values of its time are, too.
-            self._trouble.log("reading the clear marker", error)
+            self._on_error.log("reading the clear marker", error)
             return None
 
 

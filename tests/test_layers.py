@@ -16,7 +16,7 @@ LAYERS = [
     ["serializers", "compressors"],
     ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
     ["envelope", "generation", "conf", "tokens"],
-    ["space", "trouble", "gates"],
+    ["space", "on_error", "gates", "answers"],
     ["connection", "resolver"],
     ["pool", "fan"],
     ["transport"],

@@ -12,7 +12,7 @@ logger = logging.getLogger("django_momento_http")
 _LOUD = (AccessDenied, BadRequest, CacheNotFound)
 
 
-class Trouble:
+class OnError:
     """What one configuration does with errors; lines never hold a key, a value or a token."""
 
     def __init__(self, location: str, *, raises: bool, clock: Callable[[], float]) -> None:
