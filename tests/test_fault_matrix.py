@@ -23,7 +23,6 @@ from django_momento_http.exceptions import (
     AccessDenied,
     BadRequest,
     CacheNotFound,
-    CircuitOpen,
     ConnectFailed,
     MomentoError,
     RateLimited,
@@ -75,9 +74,8 @@ OPERATIONS = (
     Operation("incr_version", ("a",), ValueError),
     Operation("get_or_set", ("a", lambda: "default"), "default"),
     Operation("ttl", ("a",), 0),
-    # The marker is read first; a line says that it could not be, whatever ON_ERROR is. Where that
-    # opened the breaker, the rest is not attempted.
-    Operation("clear", (), None, 2, 1, lines=2),
+    # The marker is read beside; a line says that it could not be, whatever ON_ERROR is.
+    Operation("clear", (), None, 2, 2, lines=2),
 )
 MODES = ("miss", "raise")
 
@@ -403,7 +401,7 @@ def problems(
     found = []
     is_right = is_missed(operation, result)
     if mode == "raise":
-        is_right = is_raised(operation, trouble, result)
+        is_right = isinstance(result, trouble.error)
     if not is_right:
         found.append(f"{result!r}")
     sent, wanted = site.requests(location), requests_wanted(operation, trouble)
@@ -415,13 +413,6 @@ def problems(
     if elapsed > DEADLINE + GRACE:
         found.append(f"took {elapsed:.3f} s")
     return [f"{location}: {problem}" for problem in found]
-
-
-def is_raised(operation: Operation, trouble: Trouble, result: Any) -> bool:
-    """Whether a result is what "raise" mode promises."""
-    if operation.name == "clear" and trouble.ends_it and isinstance(result, CircuitOpen):
-        return True
-    return isinstance(result, trouble.error)
 
 
 def is_missed(operation: Operation, result: Any) -> bool:
