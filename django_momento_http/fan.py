@@ -152,10 +152,13 @@ class Fan:
         self._finish(lane, answer)
 
     def _watch(self, lane: _Lane, wanted: int) -> None:
-        self._soonest = min(self._soonest, lane.ends_at())
+        if lane.until < self._soonest:
+            self._soonest = lane.until
         fd = lane.connection.fileno()
-        if lane.is_opening and lane.connection.is_open:
-            self._opened(lane)
+        if lane.is_opening:
+            self._soonest = min(self._soonest, lane.connection.until)
+            if lane.connection.is_open:
+                self._opened(lane)
         if fd == lane.fd and wanted == lane.wanted:
             return
         if fd != lane.fd:
