@@ -158,7 +158,9 @@ class CacheMachine(RuleBasedStateMachine):
         if not stored:
             return
         place = stored[chosen % len(stored)]
-        source = stored[other % len(stored)] if other >= 0 else None
+        # Bytes that were put where they do not belong must not be put back.
+        sound = [None, *(each for each in stored if SPOILT not in self.model[each])]
+        source = sound[(other + 1) % len(sound)]
         if source == place:
             return
         data = b"foreign" if source is None else raw["default-cache", wire(source)]
