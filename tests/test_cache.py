@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from django.core.cache import CacheKeyWarning, InvalidCacheKey, cache, caches
+from django.core.cache import CacheKeyWarning, InvalidCacheKey, cache, caches, close_caches
 from django.core.cache.backends.base import BaseCache
-from django.core.signals import request_finished
 
 from django_momento_http import server as server_module
 from django_momento_http.cache import MomentoCache
@@ -808,11 +807,11 @@ def test_close_keeps_connections(make: Make, connections: list[object]) -> None:
 def test_the_end_of_a_request_keeps_connections(
     server: RunningServer, connections: list[object]
 ) -> None:
-    """Django's signal at the end of a request closes nothing either."""
+    """What Django does at the end of a request closes nothing either."""
     with server.override_settings(CLEAR_MAX_AGE=None):
         for number in range(5):
             cache.set("k", number)
-            request_finished.send(sender=None)
+            close_caches()
             assert caches["default"].get("k") == number
     assert len(connections) == 1
 

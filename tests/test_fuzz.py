@@ -19,7 +19,6 @@ from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.failures import Breaker
 from django_momento_http.gates import Gates
-from django_momento_http.gates import Gates
 from django_momento_http.replies import BODY_LIMIT
 from django_momento_http.serializers import PickleSerializer
 from django_momento_http.store import forget_endpoint
