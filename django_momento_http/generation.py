@@ -72,6 +72,11 @@ class Generation:
             self._is_known = True
             self._see(generation)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the marker could ever be read; until then nothing can be said of a value."""
+        return self._is_known
+
     def accepts(self, generation: int) -> bool:
         """Whether a value of this generation is to be served."""
         if not self._is_known:
@@ -95,6 +100,7 @@ class AnyGeneration(Generation):
 
     def __init__(self) -> None:
         super().__init__(float("inf"), lambda: 0.0)
+        self._is_known = True
 
     def is_due(self) -> bool:
         """There is nothing to read."""

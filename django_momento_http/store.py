@@ -144,7 +144,7 @@ class Store:
 
     def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        if (yield from self._read("add", key)) is not _MISSING:
+        if (yield from self._read("add", key)) is not _MISSING or not self._generation.is_known:
             return False
         return (yield from self._write("add", key, *self._packed(payload, timeout)))
 

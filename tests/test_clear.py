@@ -401,3 +401,19 @@ def test_reading_the_marker_takes_no_time(twin: str) -> None:
             asyncio.run(cache.aget("k"))
         assert time.monotonic() - began < 0.35
         assert len(server.requests) == 2
+
+
+def test_add_without_the_marker_replaces_nothing(server: RunningServer, make_cache: Make) -> None:
+    """Where the marker could never be read, a value that is there is not overwritten by add()."""
+    make_cache(CLEAR_MAX_AGE=None).set("k", "old")
+    marker = encode_marker("")
+    server.inject(Fault(status=500, times=None, method="GET", key=marker))
+    cache = make_cache()
+    assert cache.add("k", "new") is False
+    server.clear_faults()
+    assert make_cache(CLEAR_MAX_AGE=None).get("k") == "old"
+
+
+def encode_marker(key_prefix: str) -> bytes:
+    """Return the clear marker's key."""
+    return b"\xffclear:" + key_prefix.encode()
