@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from .registry import Coded, Registry
 
-# Level 1 takes a third of level 6's time for about a tenth more bytes; a cache reads and writes on
-# the way of a request.
+# On a 20 KB page, zlib's level 1 takes a third of level 6's time for a sixth more bytes; a cache
+# reads and writes on the way of a request.
 _LEVEL = 1
 
 

@@ -2,7 +2,7 @@
 
 Single requests pass through ``Session.send``, so that instrumentation of `requests` sees them and
 the headers that it adds go on the wire; everything below is sockets of our own, which gives true
-deadlines and costs a tenth. What went wrong is returned, not raised. It knows nothing of caches,
+deadlines and costs far less. What went wrong is returned, not raised. It knows nothing of caches,
 breakers or what a status means.
 """
 
@@ -163,7 +163,7 @@ class _Response(Response):
     _content_consumed = True
 
     def __init__(self, request: PreparedRequest, reply: Reply) -> None:
-        # The base class would make a cookie jar, at the price of half a request.
+        # The base class would make a cookie jar, which nobody needs here.
         self.request = request
         self.url = request.url or ""
         self.status_code = reply.status
