@@ -56,6 +56,6 @@ class TransportClient:
 
     def _call(self, key: str) -> Call:
         deadline = time.monotonic() + _SECONDS
-        call = Call("GET", target(key), None, deadline=deadline, patience=_SECONDS)
+        call = Call("GET", target(key), None, deadline, _SECONDS)
         call.authorization = TOKEN
         return call

@@ -5,6 +5,7 @@ It knows keys, versions, timeouts and defaults. What each method does with the s
 ``a*`` methods of ``BaseCache`` bypass a backend's own.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,8 @@ from .space import Space, encode_key
 from .store import Store, shared_store
 
 _UNKNOWN = object()
+# Django's own check has nothing to say of such a key, and costs several times this one.
+_is_plain = re.compile(r"[!-~]{1,250}").fullmatch
 
 
 class MomentoCache(BaseCache):
@@ -35,6 +38,7 @@ class MomentoCache(BaseCache):
         super().__init__(params)
         options = _options(location, params)
         self._space = Space(options, str(self.key_prefix), _secrets(options))
+        self._checks_all_keys = type(self).validate_key is not BaseCache.validate_key
         self._shared = self._find_store()
 
     def __repr__(self) -> str:
@@ -241,7 +245,10 @@ class MomentoCache(BaseCache):
     # Keys, timeouts and the shared store
 
     def _wire_key(self, key: Any, version: int | None) -> str:
-        made = self.make_and_validate_key(key, version=version)
+        made = self.make_key(key, version)
+        if _is_plain(made) and not self._checks_all_keys:
+            return encode_key(made.encode())
+        self.validate_key(made)
         with suppress(UnicodeEncodeError):
             return encode_key(made.encode())
         # Without the error as its cause, which would show the key.

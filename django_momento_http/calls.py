@@ -23,7 +23,6 @@ class Call:
         method: str,
         target: str,
         body: Body | None,
-        *,
         deadline: float,
         patience: float,
     ) -> None:

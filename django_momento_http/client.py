@@ -34,7 +34,7 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 # The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
 # besides, so that it keeps the timeout in all.
 _WAITING = 0.99
-_NO_TICKETS = Tickets(0, 0)
+_NO_TICKETS: Tickets = (0, 0)
 
 
 class Operation(NamedTuple):
@@ -59,11 +59,6 @@ class Operation(NamedTuple):
     def delete(cls, key: str) -> "Operation":
         """Remove a key."""
         return cls("DELETE", key)
-
-    @property
-    def key_size(self) -> int:
-        """How many bytes the key has; on the wire it stands in Base64."""
-        return len(self.key) * 3 // 4
 
 
 @dataclass(frozen=True)
@@ -91,20 +86,16 @@ _SERVICES: PerProcess[_Endpoint, Service] = PerProcess(Service, Service.close)
 class _Attempt(Call):
     """One operation on its way: its request, and what is needed to judge the answer."""
 
-    __slots__ = ("has_new_token", "is_retry", "operation", "started", "tag", "tickets")
+    __slots__ = ("has_new_token", "is_retry", "key_size", "started", "tag", "tickets")
 
     def __init__(
         self, operation: Operation, path: str, deadline: float, patience: float, tag: object
     ) -> None:
-        ttl = f"&ttl_seconds={operation.ttl}" if operation.method == "PUT" else ""
-        super().__init__(
-            operation.method,
-            f"{path}{operation.key}{ttl}",
-            operation.body,
-            deadline=deadline,
-            patience=patience,
-        )
-        self.operation = operation
+        method, key, body, ttl = operation
+        target = path + key if method != "PUT" else f"{path}{key}&ttl_seconds={ttl}"
+        super().__init__(method, target, body, deadline, patience)
+        # In Base64 on the wire.
+        self.key_size = len(key) * 3 // 4
         self.tag = tag
         self.is_retry = False
         self.has_new_token = False
@@ -174,28 +165,28 @@ class MomentoClient:
 
     def admit(self, attempt: _Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
-        refused = self._refusal(attempt)
+        attempt.started = self._clock()
+        refused: MomentoError | None = None
+        if attempt.started >= attempt.deadline:
+            refused = TimedOut("no time was left for it", kind="no_time")
+        elif attempt.body is not None and len(attempt.body) + attempt.key_size > _ITEM_LIMIT:
+            size = len(attempt.body)
+            refused = BadRequest(f"{size} bytes are more than the 5 MB that an item may have")
+        else:
+            tickets = self._gates.admit()
+            if isinstance(tickets, CircuitOpen):
+                refused = tickets
+            else:
+                attempt.tickets = tickets
+                if not attempt.has_new_token:
+                    attempt.authorization = self._token.known
+                if not attempt.authorization:
+                    refused = self._authorize(attempt, attempt.deadline - attempt.started)
         if refused is not None:
             self.counters.failed(refused.kind, was_sent=False)
         return refused
 
-    def _refusal(self, attempt: _Attempt) -> MomentoError | None:
-        body = attempt.operation.body
-        if body is not None and len(body) + attempt.operation.key_size > _ITEM_LIMIT:
-            return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
-        attempt.started = self._clock()
-        left = attempt.deadline - attempt.started
-        if left <= 0:
-            return TimedOut("no time was left for it", kind="no_time")
-        tickets = self._gates.admit()
-        if isinstance(tickets, CircuitOpen):
-            return tickets
-        attempt.tickets = tickets
-        return self._authorize(attempt, left)
-
     def _authorize(self, attempt: _Attempt, left: float) -> MomentoError | None:
-        if attempt.has_new_token:
-            return None
         try:
             attempt.authorization = self._token.current(left)
         except AccessDenied as error:
@@ -218,7 +209,7 @@ class MomentoClient:
             self._gates.record(attempt.tickets, None, elapsed)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
-            self.counters.moved(sent, received, attempt.operation.key_size)
+            self.counters.moved(sent, received, attempt.key_size)
             return outcome
         outcome.elapsed = elapsed
         self.counters.failed(outcome.kind)
@@ -258,25 +249,29 @@ class Batch:
     def __init__(self, client: MomentoClient, transport: Transport) -> None:
         self._client = client
         self._transport = transport
-        self._pending: deque[_Attempt] = deque()
+        self._waiting: deque[tuple[Operation, float, object]] = deque()
+        self._again: list[_Attempt] = []
         self._settled: list[tuple[Any, Outcome]] = []
         self._under_way = 0
 
     def add(self, operation: Operation, deadline: float, tag: object) -> None:
         """Put an operation under way; its outcome comes with the tag."""
-        self._pending.append(self._client.attempt(operation, deadline, tag))
+        self._waiting.append((operation, deadline, tag))
 
     def outcomes(self) -> Iterator[list[tuple[Any, Outcome]]]:
         """Yield lists of (tag, outcome) as they come, until nothing is under way."""
-        while self._pending or self._settled:
+        while self._waiting or self._again or self._settled:
             for answers in self._transport.exchange_many(self._next):
                 self._settle(answers)
                 yield from self._drain()
             yield from self._drain()
 
     def _next(self) -> Call | None:
-        while self._pending:
-            attempt = self._pending.popleft()
+        while self._again or self._waiting:
+            # Made only now: a thousand of them would not stay in the processor's cache.
+            attempt = (
+                self._again.pop() if self._again else self._client.attempt(*self._waiting.popleft())
+            )
             refused = self._client.admit(attempt)
             if refused is None:
                 self._under_way += 1
@@ -291,7 +286,7 @@ class Batch:
             assert isinstance(attempt, _Attempt)  # noqa: S101 - only attempts are handed down
             outcome = self._client.settle(attempt, answer, company)
             if isinstance(outcome, _Attempt):
-                self._pending.appendleft(outcome)
+                self._again.append(outcome)
             else:
                 self._settled.append((attempt.tag, outcome))
 

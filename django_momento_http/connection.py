@@ -34,6 +34,7 @@ Address = tuple[socket.AddressFamily, Any]
 _READ_SIZE = 64 * 1024
 # Below this, one copy costs less than a second system call.
 _JOIN_LIMIT = 64 * 1024
+_LATE = "no whole answer in time"
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,17 @@ class Connection:
             if self._sock is None:
                 yield from self._open(deadline)
             # What fits into the socket's buffer goes there at once, as nearly all requests do.
-            first, rest = _parts(head, body)
+            first, rest = (head, None) if body is None else _parts(head, body)
             sent = self._try_send(first)
             whole = sent == len(first) and rest is None
             if not whole:
                 whole = yield from self._send_rest(first, sent, rest)
             parser = self._parser
             parser.begin()
-            data = yield from self._take(self._sock.recv, _READ_SIZE)
+            # Nearly all answers come in one piece, too.
+            if not self._pending() and not (yield READ):
+                raise TimedOut(_LATE)
+            data = self._try_receive() or (yield from self._read())
             parser.feed(data)
             content = parser.content()
             if content is None:
@@ -154,7 +158,7 @@ class Connection:
             kind = "tls" if type(broken) is ssl.SSLError else "connection"
             error = TransportError(f"the connection broke ({type(broken).__name__})", kind=kind)
         else:
-            self.reusable = parser.keep_alive and whole
+            self.reusable = parser.keep_alive and whole and not self._pending()
             return Reply(parser.status, parser.headers, content)
         # Outside the except block: what went wrong below may hold what nobody should read.
         raise error
@@ -264,6 +268,14 @@ class Connection:
             return 0
         return sent
 
+    def _try_receive(self) -> bytes:
+        """Return what has come; whoever reads on sees why it is nothing."""
+        try:
+            data: bytes = self._sock.recv(_READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        return data
+
     def _send_rest(self, first: Body, sent: int, rest: Body | None) -> Steps[bool]:
         """Send everything and return True; False when the peer answered or left before the end."""
         if not (yield from self._send_part(memoryview(first)[sent:])):
@@ -294,7 +306,7 @@ class Connection:
         """Return what ``receive(wanted)`` gives of the socket, once there is something."""
         while True:
             if not self._pending() and not (yield READ):
-                raise TimedOut("no whole answer in time")
+                raise TimedOut(_LATE)
             try:
                 taken = receive(wanted)
             except (BlockingIOError, ssl.SSLWantReadError):

@@ -32,8 +32,8 @@ from .registry import Coded, is_foreign
 from .serializers import Serializer
 
 _HEADER = struct.Struct("!3sBHH4sQQI")
-_MAC_SIZE = 32
-_BODY_AT = _HEADER.size + _MAC_SIZE
+_SEALED = struct.Struct("!3sBHH4sQQI32s")  # the same and the signature
+_BODY_AT = _SEALED.size
 _MAGIC, _VERSION = b"DMH", 1
 _UNCOMPRESSED = 0
 # Separates these signatures from everything else that SECRET_KEY signs.
@@ -134,15 +134,14 @@ class Envelope:
         """Return what was sealed for this key; StoredValueError for anything else."""
         if len(data) < _BODY_AT:
             raise StoredValueError("a stored value is too short to be ours")
-        header, mac = data[: _HEADER.size], data[_HEADER.size : _BODY_AT]
-        body = memoryview(data)[_BODY_AT:]
-        magic, version, serializer, compressor, key_id, generation, expiry, length = _HEADER.unpack(
-            header
+        magic, version, serializer, compressor, key_id, generation, expiry, length, mac = (
+            _SEALED.unpack_from(data)
         )
         signer = self._signers.get(key_id)
         if signer is None or magic != _MAGIC or version != _VERSION:
             raise StoredValueError("a stored value was not written with one of our keys")
-        if not hmac.compare_digest(signer.sign(wire_key, header, body), mac):
+        body = memoryview(data)[_BODY_AT:]
+        if not hmac.compare_digest(signer.sign(wire_key, data[: _HEADER.size], body), mac):
             raise StoredValueError("a stored value has a wrong signature")
         expires_at = expiry / 1000 if expiry else None
         if expires_at is not None and now > expires_at + _REPLAY_SECONDS:
@@ -159,7 +158,7 @@ class Envelope:
         )
         if codec is None:
             raise StoredValueError("a stored value was written with an unknown SERIALIZER")
-        payload = self._inflated(stored)
+        payload = stored.body if stored.compressor == _UNCOMPRESSED else self._inflated(stored)
         try:
             return codec.loads(_argument(stored.serializer, payload))
         except Exception as error:  # noqa: BLE001 - loading runs code of any class
@@ -176,8 +175,6 @@ class Envelope:
         return _UNCOMPRESSED, payload
 
     def _inflated(self, stored: Stored) -> Any:
-        if stored.compressor == _UNCOMPRESSED:
-            return stored.body
         codec = compressors.by_code(stored.compressor, self._compressor)
         if codec is None:
             raise StoredValueError("a stored value was written with an unknown COMPRESSOR")

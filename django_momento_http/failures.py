@@ -96,7 +96,8 @@ class Breaker:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._epoch = 0
-        self._ticket: int | None = 0  # everybody's while closed, None otherwise
+        self.ticket: int | None = 0  # everybody's while closed, None otherwise
+        self.is_calm = True  # a success changes nothing
         self._is_probing = False
         self._until = 0.0  # open: the time of the probe; half-open: when the probe is given up
         self._lost = 0.0  # deadlines; the whole budget unless closed
@@ -107,13 +108,13 @@ class Breaker:
     @property
     def state(self) -> str:
         """Name the state: ``closed``, ``open`` or ``half-open``."""
-        if self._ticket is not None:
+        if self.ticket is not None:
             return "closed"
         return "half-open" if self._is_probing else "open"
 
     def admit(self) -> int | None:
         """Give a ticket for one operation, or None: answer at once without a socket."""
-        ticket = self._ticket
+        ticket = self.ticket
         if ticket is not None or self._clock() < self._until:
             return ticket
         return self._admit_probe()
@@ -124,7 +125,7 @@ class Breaker:
         One of n requests of a call, under way at once, passes an n-th of its seconds: the caller
         waits for them together.
         """
-        if error is None and not self._lost and not self._limits:
+        if error is None and self.is_calm:
             return
         with self._lock:
             if ticket != self._epoch:
@@ -136,8 +137,8 @@ class Breaker:
 
     def _admit_probe(self) -> int | None:
         with self._lock:
-            if self._ticket is not None or self._clock() < self._until:
-                return self._ticket
+            if self.ticket is not None or self._clock() < self._until:
+                return self.ticket
             old = self.state
             self._is_probing = True
             self._until = self._clock() + PROBE_PATIENCE * self._deadline
@@ -157,13 +158,14 @@ class Breaker:
                 self._fail(elapsed)
             case _:
                 self._succeed()  # a 400 or a 403 too: the service is up
+        self.is_calm = not self._lost and not self._limits
 
     def _succeed(self) -> None:
         self._limits = 0
         if self._is_probing:
             self._lost = BUDGET - ALLOWANCE
             self._is_probing = False
-            self._ticket = self._epoch
+            self.ticket = self._epoch
         self._lost = max(0.0, self._lost - REFUND)
         if not self._lost:
             self._pause = FIRST_PAUSE
@@ -187,7 +189,7 @@ class Breaker:
         self._limits = 0
         self._epoch += 1
         self._is_probing = False
-        self._ticket = None
+        self.ticket = None
         self.openings += 1
 
     def _announce(self, old: str, new: str) -> None:

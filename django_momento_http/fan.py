@@ -21,18 +21,15 @@ class _Lane:
     """One connection's part in it."""
 
     __slots__ = ("call", "connection", "fd", "is_opening", "steps", "until", "wanted")
+    call: Call
+    steps: Steps[Reply]
+    until: float
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.is_opening = not connection.is_open
         self.fd = -1
         self.wanted = 0
-
-    def load(self, call: Call, steps: Steps[Reply], until: float) -> None:
-        """Make this call the one that the lane carries."""
-        self.call = call
-        self.steps = steps
-        self.until = until
 
     def ends_at(self) -> float:
         """Return when the lane must have moved on."""
@@ -116,8 +113,9 @@ class Fan:
         self._load(lane, call)
 
     def _load(self, lane: _Lane, call: Call) -> None:
-        steps = lane.connection.request(call.head(self._common), call.body, call.deadline)
-        lane.load(call, steps, min(call.deadline, self._clock() + call.patience))
+        lane.call = call
+        lane.steps = lane.connection.request(call.head(self._common), call.body, call.deadline)
+        lane.until = min(call.deadline, self._clock() + call.patience)
         self._step(lane, None)
 
     def _advance(self) -> None:
@@ -171,7 +169,7 @@ class Fan:
         self._done.append((lane.call, answer))
         if lane.is_opening:
             self._opened(lane)
-        if lane.connection.reusable and not self._pool.is_wanted and lane.connection.is_quiet():
+        if lane.connection.reusable and not self._pool.is_wanted:
             call = self._next()
             if call is not None and not call.fresh:
                 self._load(lane, call)

@@ -5,7 +5,6 @@ configuration's: a refused token, a missing cache or a used-up limit opens it. I
 """
 
 import logging
-from typing import NamedTuple
 
 from .exceptions import (
     AccessDenied,
@@ -21,13 +20,8 @@ logger = logging.getLogger("django_momento_http")
 # Trouble with this account or cache; the service itself is well.
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
 _UNKNOWN = CircuitOpen()
-
-
-class Tickets(NamedTuple):
-    """What an admitted operation was given by each breaker."""
-
-    account: int
-    service: int
+# What an admitted operation was given by each breaker: the account's, the service's.
+Tickets = tuple[int, int]
 
 
 class Gates:
@@ -52,6 +46,12 @@ class Gates:
 
     def admit(self) -> Tickets | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
+        account, service = self._account.ticket, self._service.ticket
+        if account is not None and service is not None:
+            return account, service
+        return self._admit_in_trouble()
+
+    def _admit_in_trouble(self) -> Tickets | CircuitOpen:
         account = self._account.admit()
         if account is None:
             return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
@@ -59,22 +59,24 @@ class Gates:
         if service is None:
             self._account.record(account, _UNKNOWN, 0.0)
             return CircuitOpen("not attempted after trouble with the service")
-        return Tickets(account, service)
+        return account, service
 
     def record(self, tickets: Tickets, error: MomentoError | None, elapsed: float) -> None:
         """Take the result of an admitted operation and the seconds that it cost."""
+        if error is None and self._account.is_calm and self._service.is_calm:
+            return
         of_account = of_service = error
         if isinstance(error, _ACCOUNT_ERRORS):
             of_service = None
         elif error is not None and error.transient:
             of_account = _UNKNOWN  # no answer says nothing of the account
-        self._account.record(tickets.account, of_account, elapsed)
-        self._service.record(tickets.service, of_service, elapsed)
+        self._account.record(tickets[0], of_account, elapsed)
+        self._service.record(tickets[1], of_service, elapsed)
 
     def give_back(self, tickets: Tickets, of_account: MomentoError = _UNKNOWN) -> None:
         """Take back what was not sent after all: a probe is then the next caller's."""
-        self._account.record(tickets.account, of_account, 0.0)
-        self._service.record(tickets.service, _UNKNOWN, 0.0)
+        self._account.record(tickets[0], of_account, 0.0)
+        self._service.record(tickets[1], _UNKNOWN, 0.0)
 
 
 def breaker(deadline: float, name: str) -> Breaker:

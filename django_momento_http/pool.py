@@ -68,10 +68,14 @@ class Pool:
             self._discard(connection)
             return
         connection.idle_since = now = self._clock()
+        stale: list[Connection] = []
         with self._lock:
-            stale = [connection] if self._closed else self._stale(now)
-            if not self._closed:
+            if self._closed:
+                stale = [connection]
+            else:
                 self._idle.append(connection)
+                if now - self._idle[0].idle_since >= _IDLE_SECONDS:
+                    stale = self._take_stale(now)
             if self._waiting:
                 self._changed.notify()
         for old in stale:
@@ -101,7 +105,7 @@ class Pool:
             if self._waiting:
                 self._changed.notify()
 
-    def _stale(self, now: float) -> list[Connection]:
+    def _take_stale(self, now: float) -> list[Connection]:
         """Take out those at the bottom that steady traffic on the others has left idle too long."""
         count = 0
         while count < len(self._idle) and now - self._idle[count].idle_since >= _IDLE_SECONDS:

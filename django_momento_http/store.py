@@ -70,12 +70,12 @@ class Store:
 
     def get(self, key: str, default: Any) -> Plan[Any]:
         """Return the value, or the default."""
-        value = yield from self._read("get", key)
-        if value is _MISSING or value is _UNKNOWN:
-            self._counters.served("misses")
-            return default
-        self._counters.served("hits")
-        return value
+        errors: list[MomentoError] = []
+        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        if errors:
+            self._on_error.report("get", errors)
+        self._counters.served("misses" if value is _MISSING else "hits")
+        return default if value is _MISSING else value
 
     def get_or_say(self, key: str, missing: Any, unknown: Any) -> Plan[Any]:
         """Return the value, or which it is: not there, or the service could not say."""

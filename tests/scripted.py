@@ -337,7 +337,7 @@ def a_call(
     """Return a request that has so many seconds from now."""
     deadline = time.monotonic() + seconds
     verb = method or ("GET" if body is None else "PUT")
-    call = Call(verb, target, body, deadline=deadline, patience=seconds)
+    call = Call(verb, target, body, deadline, seconds)
     call.authorization = "a-secret-token"
     call.fresh = fresh
     return call

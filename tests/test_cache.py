@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any
@@ -690,6 +691,33 @@ def test_many_refuse_keys_before_any_request(
     with pytest.raises(InvalidCacheKey):
         getattr(make(), method)(argument({"good": 1, "\ud800": 2}))
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [f"a{chr(code)}b" for code in range(0x100)],
+        ["k" * length for length in range(240, 260)],
+        ["", " ", "\n", "k\n", "\nk"],
+    ],
+    ids=["characters", "lengths", "edges"],
+)
+def test_a_key_is_warned_of_as_django_warns(make: Make, keys: list[str]) -> None:
+    """A key gives the warnings that Django's own check gives, and no others."""
+    cache = make()
+    told = {key: _warnings(lambda key=key: cache.get(key)) for key in keys}
+    django = BaseCache({})
+    wanted = {key: _warnings(lambda key=key: django.make_and_validate_key(key)) for key in keys}
+    assert told == wanted
+    assert any(wanted.values())
+    assert not all(wanted.values())
+
+
+def _warnings(call: Callable[[], object]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(warning.message) for warning in caught]
 
 
 def test_own_validation_is_obeyed(server: RunningServer) -> None:
