@@ -42,7 +42,7 @@ class MomentoError(Exception):
     service's or the network's, and the same request may succeed a moment later.
     """
 
-    kind = "error"
+    kind: str = "error"
     advice = ""
     transient = False
 
@@ -51,7 +51,7 @@ class MomentoError(Exception):
         self.reason = reason
         self.kind = kind or self.kind
         self.elapsed = elapsed
-        self.subject = ""
+        self.subject: str = ""
 
     def about(self, operation: str, location: str) -> "MomentoError":
         """Name the operation and the Momento cache that this error belongs to."""

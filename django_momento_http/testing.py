@@ -47,9 +47,9 @@ class RunningServer:
     """A server in a thread of its own; every method may be called from any thread."""
 
     def __init__(self, config: Config) -> None:
-        self.endpoint = ""
-        self.token = config.token or ""
-        self.read_only_token = config.read_only_token or ""
+        self.endpoint: str = ""
+        self.token: str = config.token or ""
+        self.read_only_token: str = config.read_only_token or ""
         self.requests: list[Request] = []
         self._caches = config.caches
         self._clock = _Clock()
