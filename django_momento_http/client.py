@@ -203,9 +203,9 @@ class MomentoClient:
         """
         elapsed = self._clock() - attempt.started
         outcome = outcome_of(attempt.method, answer)
-        if not attempt.is_retry:
-            self._service.retries.earn()
         if not isinstance(outcome, MomentoError):
+            if not attempt.is_retry:
+                self._service.retries.earn()
             self._gates.record(attempt.tickets, None, elapsed)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
@@ -233,10 +233,11 @@ class MomentoClient:
         return True
 
     def _try_again(self, attempt: _Attempt, error: MomentoError) -> bool:
-        left = attempt.deadline - self._clock()
-        if attempt.is_retry or not may_retry(error, left, self._patience):
+        if attempt.is_retry:
             return False
-        if not self._service.retries.spend():
+        left = attempt.deadline - self._clock()
+        if not (may_retry(error, left, self._patience) and self._service.retries.spend()):
+            self._service.retries.earn()
             return False
         self.counters.retried()
         attempt.is_retry = attempt.fresh = True

@@ -30,7 +30,7 @@ LEAST_LOSS = 0.25  # an instant failure costs: 12 refusals open it, one 503 in f
 ALLOWANCE = 1.0  # left after a successful probe: more, and a half-dead service costs more pages
 PROBE_PATIENCE = 2.0  # until a probe that never reports is given up
 # ... in seconds ...
-FIRST_PAUSE = 1.0  # it stays open; twice that after each failed probe
+FIRST_PAUSE = 1.5  # it stays open; twice that after each failed probe
 LONGEST_PAUSE = 9.0  # with a probe that times out, a recovery is seen within 11
 LONGEST_RETRY_AFTER = 5.0  # what the service may ask for
 # ... and as numbers.
@@ -57,7 +57,7 @@ class RetryBudget:
         self._tenths = self._FULL
 
     def earn(self) -> None:
-        """Give back a tenth of a token: call it once for every operation."""
+        """Give back a tenth of a token: call it for every operation that was sent once."""
         if self._tenths == self._FULL:
             return
         with self._lock:

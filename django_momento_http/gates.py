@@ -57,7 +57,8 @@ class Gates:
             return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
         service = self._service.admit()
         if service is None:
-            self._account.record(account, _UNKNOWN, 0.0)
+            if account != self._account.ticket:  # a probe, which is the next caller's then
+                self._account.record(account, _UNKNOWN, 0.0)
             return CircuitOpen("not attempted after trouble with the service")
         return account, service
 

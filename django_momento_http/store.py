@@ -102,8 +102,11 @@ class Store:
 
     def has_key(self, key: str) -> Plan[bool]:
         """Return whether there is a value that can be had."""
-        value = yield from self._read("has_key", key)
-        return value is not _MISSING and value is not _UNKNOWN
+        errors: list[MomentoError] = []
+        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        if errors:
+            self._on_error.report("has_key", errors)
+        return value is not _MISSING
 
     def ttl(self, key: str) -> Plan[float | None]:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
