@@ -12,7 +12,8 @@ from django.core.cache import caches
 from django.core.checks import caches as checks_of_django
 from django.core.exceptions import ImproperlyConfigured
 
-from .checks import check_deployment, check_settings, is_ours
+from .aliases import is_ours
+from .checks import check_deployment, check_settings
 
 
 class MomentoConfig(AppConfig):

@@ -12,6 +12,7 @@ W005   the token says of itself that it has expired
 W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER or SIGNING_KEY
 W007   ON_ERROR is "miss" where request limits or login locks are counted
 W008   the token looks typed into the settings (only with ``check --deploy``)
+W009   an option stands beside OPTIONS, where nobody reads it
 =====  ============================================================================
 
 Each id stands behind ``django_momento_http.``. All run offline and look only at aliases whose
@@ -25,16 +26,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from django.conf import settings
 from django.core import checks
-from django.core.cache import caches
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
-from .cache import MomentoCache
-from .conf import Options
+from .aliases import Alias, built, misplaced
 from .credentials import expiry_of
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
@@ -46,6 +43,13 @@ _CACHE_MIDDLEWARE = {
 }
 
 
+# What aliases that share their values must have in common.
+_MUST_AGREE: tuple[tuple[str, Callable[[Alias], object]], ...] = (
+    ("SERIALIZER", lambda alias: alias.options.serializer.code),
+    ("SIGNING_KEY", lambda alias: alias.options.signing_key),
+)
+
+
 class Finding(NamedTuple):
     """What is wrong with an alias, and what to do about it."""
 
@@ -55,21 +59,12 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Alias:
-    """One alias of CACHES whose backend could be built."""
-
-    name: str
-    options: Options
-    key_prefix: str
-    timeout: float | None
-
-
-@dataclass(frozen=True)
 class Project:
     """What the checks look at."""
 
     aliases: Sequence[Alias]
     broken: Sequence[Finding]
+    misplaced: Sequence[tuple[str, str]]
     now: float
     environ: Mapping[str, str]
 
@@ -85,20 +80,6 @@ class Check:
     id: str
     find: Callable[[Project], Iterator[Finding]]
     deploy: bool = False
-
-
-def is_ours(config: Mapping[str, Any]) -> bool:
-    """Whether a row of CACHES names MomentoCache or a subclass of it."""
-    try:
-        backend = import_string(config.get("BACKEND", ""))
-    except ImportError:
-        return False
-    return isinstance(backend, type) and issubclass(backend, MomentoCache)
-
-
-def build(name: str) -> MomentoCache:
-    """Return a new backend of an alias that is ours; ImproperlyConfigured says what is wrong."""
-    return cast("MomentoCache", caches.create_connection(name))
 
 
 def check_settings(
@@ -136,22 +117,13 @@ def _run(check: Check, project: Project) -> Iterator[checks.CheckMessage]:
 
 def _project(now: float, environ: Mapping[str, str]) -> Project:
     aliases, broken = [], []
-    for name, config in settings.CACHES.items():
-        if not is_ours(config):
-            continue
-        try:
-            backend = build(name)
-        except ImproperlyConfigured as error:
-            advice = "Correct this alias; the README has a table of all options."
-            broken.append(Finding(name, str(error), advice))
+    for name, found in built():
+        if isinstance(found, Alias):
+            aliases.append(found)
         else:
-            aliases.append(_alias(name, backend))
-    return Project(aliases, broken, now, environ)
-
-
-def _alias(name: str, backend: MomentoCache) -> Alias:
-    space = backend._space  # noqa: SLF001 - what the backend was built from, for no one else
-    return Alias(name, space.options, space.key_prefix, backend.default_timeout)
+            advice = "Correct this alias; the README has a table of all options."
+            broken.append(Finding(name, str(found), advice))
+    return Project(aliases, broken, list(misplaced()), now, environ)
 
 
 # The checks, in the order of their ids
@@ -193,7 +165,7 @@ def _json_responses(project: Project) -> Iterator[Finding]:
     if not _CACHE_MIDDLEWARE.intersection(settings.MIDDLEWARE):
         return
     for alias in project.named(settings.CACHE_MIDDLEWARE_ALIAS):
-        if _is_json(alias):
+        if alias.options.serializer.name == "json":
             yield Finding(
                 alias.name,
                 'SERIALIZER is "json", and the cache middleware stores responses here:'
@@ -208,7 +180,7 @@ def _json_sessions(project: Project) -> Iterator[Finding]:
     if settings.SESSION_SERIALIZER == _JSON_SESSIONS:
         return
     for alias in project.named(settings.SESSION_CACHE_ALIAS):
-        if _is_json(alias):
+        if alias.options.serializer.name == "json":
             yield Finding(
                 alias.name,
                 'SERIALIZER is "json", but SESSION_SERIALIZER is not JSONSerializer: sessions'
@@ -236,11 +208,7 @@ def _aliases_disagree(project: Project) -> Iterator[Finding]:
     for alias in project.aliases:
         groups[alias.options.endpoint, alias.options.location, alias.key_prefix].append(alias)
     for group in groups.values():
-        differing = [
-            name
-            for name, read in (("SERIALIZER", _serializer_code), ("SIGNING_KEY", _signing_key))
-            if len(set(map(read, group))) > 1
-        ]
+        differing = [name for name, read in _MUST_AGREE if len(set(map(read, group))) > 1]
         if differing:
             others = ", ".join(repr(alias.name) for alias in group[1:])
             yield Finding(
@@ -269,7 +237,7 @@ def _token_typed_in(project: Project) -> Iterator[Finding]:
     # Only for deployment: while developing, a token for the local server is typed in by design. A
     # variable may hold more than the token (a v1 key, a cache URL), so that it need only be inside.
     for alias in project.aliases:
-        given = _given_token(alias.name)
+        given = alias.given_token
         if not isinstance(given, str) or not isinstance(alias.options.token, str):
             continue
         if not any(given.strip() in value for value in project.environ.values()):
@@ -279,6 +247,15 @@ def _token_typed_in(project: Project) -> Iterator[Finding]:
                 "Read it from the environment: MOMENTO_API_KEY is used when TOKEN is left out."
                 " If it comes from a file or a store of secrets, silence this check.",
             )
+
+
+def _beside_options(project: Project) -> Iterator[Finding]:
+    for alias, name in project.misplaced:
+        yield Finding(
+            alias,
+            f"{name} stands beside OPTIONS, where it means nothing.",
+            f'Move it inside: "OPTIONS": {{"{name}": ...}}.',
+        )
 
 
 CHECKS = (
@@ -291,26 +268,10 @@ CHECKS = (
     Check("W006", _aliases_disagree),
     Check("W007", _limits_unguarded),
     Check("W008", _token_typed_in, deploy=True),
+    Check("W009", _beside_options),
 )
 
 # What they ask of settings
-
-
-def _is_json(alias: Alias) -> bool:
-    return alias.options.serializer.name == "json"
-
-
-def _serializer_code(alias: Alias) -> int:
-    return alias.options.serializer.code
-
-
-def _signing_key(alias: Alias) -> str | None:
-    return alias.options.signing_key
-
-
-def _given_token(name: str) -> object:
-    given = settings.CACHES[name].get("OPTIONS", {})
-    return next((value for option, value in given.items() if option.upper() == "TOKEN"), None)
 
 
 def _counters_of_limits() -> Iterator[tuple[str, object]]:

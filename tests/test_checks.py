@@ -154,6 +154,15 @@ def test_v1_key_that_agrees_with_the_region(settings: Any) -> None:
     assert ids(checked()) == []
 
 
+def test_an_option_in_the_wrong_place_is_told_with_what_is_missing(settings: Any) -> None:
+    """Where an option is missed because it stands beside OPTIONS, both are said."""
+    apply(settings, {"default": momento(TOKEN=None) | {"TOKEN": "misplaced-secret"}})
+    said = checked()
+    assert sorted(ids(said)) == ["E001", "W009"]
+    assert "TOKEN stands beside OPTIONS" in said
+    assert "misplaced-secret" not in said
+
+
 def test_an_error_for_each_alias(settings: Any) -> None:
     """One bad alias hides neither another nor what is to be said of a good one."""
     settings.CACHES = {
@@ -245,6 +254,8 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
         {"default": momento(), "AXES_HANDLER": "axes.handlers.cache.AxesCacheHandler"},
         "django-axes counts",
     ),
+    ("W009", {"default": momento() | {"ON_ERROR": "raise"}}, "ON_ERROR stands beside OPTIONS"),
+    ("W009", {"default": momento() | {"max_ttl": 60}}, '"OPTIONS": {"max_ttl": ...}'),
 ]
 
 
@@ -297,6 +308,7 @@ QUIET: list[dict[str, Any]] = [
     {"default": momento(), "REST_FRAMEWORK": {"DEFAULT_THROTTLE_CLASSES": []}},
     {"default": momento(), "REST_FRAMEWORK": None},
     {"default": momento(), "AXES_HANDLER": "axes.handlers.database.AxesDatabaseHandler"},
+    {"default": momento() | {"MAX_ENTRIES": 9, "VERSION": 2, "TIMEOUT": 60}},
 ]
 
 

@@ -24,7 +24,7 @@ LAYERS = [
     ["runner"],
     ["store"],
     ["cache"],
-    ["checks", "diagnosis", "probe"],
+    ["aliases", "checks", "diagnosis", "probe"],
     ["testing", "pytest_plugin", "apps", "management"],
 ]
 ORDER = [module for layer in LAYERS for module in layer]

@@ -22,7 +22,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
 
 from django_momento_http import probe
-from django_momento_http.checks import build
+from django_momento_http.aliases import build
 from django_momento_http.management.commands.momento_check import Command
 from django_momento_http.probe import ROUNDS, examine
 from django_momento_http.testing import Fault, RunningServer

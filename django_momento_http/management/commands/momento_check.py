@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ...checks import build, is_ours
+from ...aliases import build, is_ours
 from ...diagnosis import Trouble
 from ...probe import ROUNDS, Report, examine
 

@@ -1,0 +1,68 @@
+"""The aliases of CACHES that are ours, as the system checks and the command see them.
+
+It knows how settings name them and what they were built from, and judges nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .cache import MomentoCache
+from .conf import RULES, Options
+
+
+@dataclass(frozen=True)
+class Alias:
+    """One alias whose backend could be built."""
+
+    name: str
+    options: Options
+    key_prefix: str
+    timeout: float | None
+
+    @property
+    def given_token(self) -> object:
+        """TOKEN as it stands in the settings, None where it does not."""
+        given = settings.CACHES[self.name].get("OPTIONS", {})
+        return next((value for option, value in given.items() if option.upper() == "TOKEN"), None)
+
+
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether a row of CACHES names MomentoCache or a subclass of it."""
+    try:
+        backend = import_string(config.get("BACKEND", ""))
+    except ImportError:
+        return False
+    return isinstance(backend, type) and issubclass(backend, MomentoCache)
+
+
+def build(name: str) -> MomentoCache:
+    """Return a new backend of an alias that is ours; ImproperlyConfigured says what is wrong."""
+    return cast("MomentoCache", caches.create_connection(name))
+
+
+def misplaced() -> Iterator[tuple[str, str]]:
+    """Yield alias and option for our options that stand beside OPTIONS, where nobody reads them."""
+    names = {rule.name for rule in RULES}
+    for alias, config in settings.CACHES.items():
+        if is_ours(config):
+            yield from ((alias, name) for name in config if name.upper() in names)
+
+
+def built() -> Iterator[tuple[str, Alias | ImproperlyConfigured]]:
+    """Yield the name of each alias that is ours, with the alias, or why there is none."""
+    for name, config in settings.CACHES.items():
+        if not is_ours(config):
+            continue
+        try:
+            backend = build(name)
+        except ImproperlyConfigured as error:
+            yield name, error
+        else:
+            space = backend._space  # noqa: SLF001 - what it was built from, for no one else
+            yield name, Alias(name, space.options, space.key_prefix, backend.default_timeout)
