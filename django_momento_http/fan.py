@@ -7,11 +7,12 @@ one holds back nobody. It knows nothing of what is asked or answered.
 from collections.abc import Callable, Iterator
 
 from .calls import Answer, Call
-from .connection import Connection, Steps
+from .connection import Connection
 from .exceptions import MomentoError, TimedOut, TransportError
 from .polling import new_poll
 from .pool import Pool
 from .replies import Reply
+from .wire import Steps
 
 # Connections opened at once by one call: more only makes their handshakes queue.
 _OPENING_LIMIT = 32

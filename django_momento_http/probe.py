@@ -18,7 +18,7 @@ from statistics import median
 from .answers import Outcome, outcome_of
 from .cache import MomentoCache
 from .client import Operation, shared_client
-from .connection import Address, Connection, Route, Steps, T
+from .connection import Connection, Route
 from .credentials import expiry_of
 from .diagnosis import Trouble, trouble, trouble_of
 from .envelope import Stored
@@ -27,6 +27,7 @@ from .replies import Reply
 from .space import encode_key
 from .tokens import TokenSource
 from .transport import Origin, Transport
+from .wire import Address, Steps, T
 
 ROUNDS = 5
 # What fails before the value is deleted leaves it behind for a minute, no longer.
@@ -259,8 +260,10 @@ class _TimedConnection(Connection):
     def _open_tunnel(self) -> Steps[None]:
         return self._timed("tunnel", super()._open_tunnel())
 
-    def _shake_hands(self, context: ssl.SSLContext) -> Steps[None]:
-        return self._timed("tls", super()._shake_hands(context))
+    def _shake_hands(
+        self, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
+    ) -> Steps[None]:
+        return self._timed("tls", super()._shake_hands(context, host, session))
 
     def _timed(self, name: str, steps: Steps[T]) -> Steps[T]:
         began = self.clock()

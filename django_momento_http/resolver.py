@@ -4,9 +4,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .connection import Address
 from .exceptions import ConnectFailed
 from .flight import SingleFlight
+from .wire import Address
 
 # A burst of new connections looks its host up once.
 _KEEP_SECONDS = 5.0

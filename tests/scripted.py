@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import trustme
 
 from django_momento_http.calls import Call
+from django_momento_http.connection import Connection, Route
 from django_momento_http.transport import Origin, Transport
 
 # What failures.md allows beyond a deadline.
@@ -379,3 +380,15 @@ def least_late(operation: Callable[[], float]) -> float:
             break
         late = min(late, operation())
     return late
+
+
+def connect_to(
+    server: ScriptedServer, ca: str | None = None, addresses: Any = None, **options: Any
+) -> Connection:
+    """Return a connection to the server; its route may be changed by options."""
+    context = None
+    if ca is not None:
+        context = ssl.create_default_context(cafile=ca)
+    route = Route("127.0.0.1", server.port, context, options.pop("connect_timeout", 0.5), **options)
+    found = addresses or [(socket.AF_INET, ("127.0.0.1", server.port))]
+    return Connection(route, lambda _: found, time.monotonic)

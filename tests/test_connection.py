@@ -19,12 +19,12 @@ from django_momento_http.replies import BODY_LIMIT, ERROR_BODY_LIMIT
 from .scripted import (
     GRACE,
     Peer,
-    ScriptedServer,
     a_call,
     after_request,
     answer,
     answer_once,
     bundle,
+    connect_to,
     drive,
     reply,
     scripted,
@@ -35,18 +35,6 @@ from .scripted import (
 )
 
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-def connect_to(
-    server: ScriptedServer, ca: str | None = None, addresses: Any = None, **options: Any
-) -> Connection:
-    """Return a connection to the server; its route may be changed by options."""
-    context = None
-    if ca is not None:
-        context = ssl.create_default_context(cafile=ca)
-    route = Route("127.0.0.1", server.port, context, options.pop("connect_timeout", 0.5), **options)
-    found = addresses or [(socket.AF_INET, ("127.0.0.1", server.port))]
-    return Connection(route, lambda _: found, time.monotonic)
 
 
 @pytest.mark.parametrize(
@@ -312,90 +300,6 @@ def test_a_peer_that_leaves_while_we_send_is_a_broken_connection(
         with pytest.raises(TransportError) as caught:
             drive(connection, a_call(body=bytes(8_000_000), seconds=5.0))
         assert short(caught.value) == "TransportError connection"
-        connection.close()
-
-
-# Use again
-
-
-@pytest.mark.parametrize(
-    ("said", "is_quiet"),
-    [(b"", True), (b"H", False), (b"\r\n", False), (reply(408, b""), False), (None, False)],
-)
-def test_an_idle_peer_that_speaks_or_leaves_is_noticed(said: bytes | None, is_quiet: bool) -> None:
-    """Before a connection is used again, anything unasked or an end of connection shows."""
-
-    def script(peer: Peer) -> None:
-        peer.request()
-        peer.send(reply(200))
-        peer.pause(0.05)
-        if said is None:
-            return
-        peer.send(said)
-        peer.stall()
-
-    with scripted(script) as server:
-        connection = connect_to(server)
-        drive(connection, a_call())
-        assert connection.reusable
-        if not is_quiet:
-            connection.wait(1, 5.0)
-        assert connection.is_quiet() is is_quiet
-        connection.close()
-
-
-def test_bytes_left_inside_tls_are_not_quiet(tmp_path: Path) -> None:
-    """A second answer that TLS has decrypted already does not become the next request's."""
-
-    def script(peer: Peer) -> None:
-        peer.request()
-        head, _, body = reply(200, b"first").partition(b"\r\n\r\n")
-        peer.send(head + b"\r\n\r\n")
-        peer.pause(0.05)
-        peer.send(body + reply(200, b"second"))  # one TLS record
-        peer.stall()
-
-    with scripted(script, tls=server_context()) as server:
-        connection = connect_to(server, bundle(tmp_path))
-        assert bytes(drive(connection, a_call()).body) == b"first"
-        assert not (connection.reusable and connection.is_quiet())
-        connection.close()
-
-
-# Opening
-
-
-def test_the_next_address_is_tried_after_a_refusal_and_after_silence() -> None:
-    """One address that refuses, is unreachable or not to be had does not hide a good one."""
-    with scripted(answer(reply(200))) as server, socket.create_server(("127.0.0.1", 0)) as full:
-        full.listen(0)
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            refused = (socket.AF_INET, gone.getsockname())
-        good = (socket.AF_INET, ("127.0.0.1", server.port))
-        unsupported = (socket.AF_IPX, ("127.0.0.1", server.port))
-        for bad in (refused, unsupported):
-            connection = connect_to(server, addresses=[bad, good])
-            assert drive(connection, a_call()).status == 200
-            connection.close()
-
-
-def test_no_address_at_all_is_a_failed_connection() -> None:
-    """When none answers, the last reason is told, and the request was not sent."""
-    with scripted(silent) as server:
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            address = (socket.AF_INET, gone.getsockname())
-        connection = connect_to(server, addresses=[address, address])
-        with pytest.raises(ConnectFailed, match="ECONNREFUSED") as caught:
-            drive(connection, a_call())
-        assert caught.value.kind == "connect"
-
-
-def test_small_packets_are_sent_at_once() -> None:
-    """Nagle's algorithm is off: the second piece of a request does not wait for the peer."""
-    with scripted(answer(reply(200))) as server:
-        connection = connect_to(server)
-        drive(connection, a_call())
-        assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         connection.close()
 
 

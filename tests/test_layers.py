@@ -17,7 +17,7 @@ LAYERS = [
     ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
     ["envelope", "generation", "conf", "tokens"],
     ["space", "on_error", "gates", "answers"],
-    ["connection", "resolver"],
+    ["wire", "connection", "resolver"],
     ["pool", "fan"],
     ["transport"],
     ["client"],
