@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -77,13 +78,12 @@ class Site:
         self.visitor.close()
 
 
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def without_account(directory: Path) -> dict[str, str]:
     """Give an environment without an account and with a database of its own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MOMENTO_", "DJANGO_"))}
     return {
         **inherited,
-        "EXAMPLE_DATABASE": str(tmp_path / "example.sqlite3"),
+        "EXAMPLE_DATABASE": str(directory / "example.sqlite3"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]),
         "PYTHONUNBUFFERED": "1",
@@ -91,8 +91,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def start(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
+@contextmanager
+def starting(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
     """Give a function that starts the example, by default as `manage.py runserver` does."""
     sites = []
 
@@ -103,9 +103,24 @@ def start(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
         sites.append(Site([sys.executable, *command], environ | more))
         return sites[-1]
 
-    yield start_site
-    for site in sites:
-        site.end()
+    try:
+        yield start_site
+    finally:
+        for site in sites:
+            site.end()
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment without an account."""
+    return without_account(tmp_path)
+
+
+@pytest.fixture
+def start(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
+    """A function that starts the example; what it started ends with the test."""
+    with starting(environ) as start_site:
+        yield start_site
 
 
 def manage(environ: dict[str, str], *arguments: str) -> str:

@@ -3,8 +3,10 @@
 They know requests and templates; keys and what is kept under them are in `catalogue`.
 """
 
+import os
 from functools import partial
 
+from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -12,11 +14,12 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import cache_page, never_cache
 
-from lighthouses import catalogue
+from lighthouses import catalogue, counters
 from lighthouses.forms import LighthouseForm
 from lighthouses.models import Lighthouse
 
 RECENT = 5
+REFRESH = 5  # seconds between two looks at the counters
 
 
 def all_lights(request: HttpRequest) -> HttpResponse:
@@ -73,3 +76,17 @@ async def pole_to_pole(request: HttpRequest) -> HttpResponse:
     pks = [pk async for pk in Lighthouse.objects.values_list("pk", flat=True)]
     rows = await catalogue.arows(pks[::5])
     return render(request, "lighthouses/pole_to_pole.html", {"rows": rows})
+
+
+@never_cache
+def live_counters(request: HttpRequest) -> HttpResponse:
+    """Show what each cache did in this process: stats(), which sends no request."""
+    context = {
+        "panels": counters.panels(),
+        "process": os.getpid(),
+        "now": timezone.now(),
+        "refresh": REFRESH,
+        "cache_shown": settings.CACHE_SHOWN,
+        "is_held": "hold" in request.GET,
+    }
+    return render(request, "lighthouses/counters.html", context)

@@ -10,5 +10,6 @@ urlpatterns = [
     path("lights/<slug:slug>/edit/", views.edit_light, name="edit"),
     path("tonight/", views.tonight, name="tonight"),
     path("pole-to-pole/", views.pole_to_pole, name="pole-to-pole"),
+    path("counters/", views.live_counters, name="counters"),
     *staticfiles_urlpatterns(),  # for ASGI servers; runserver brings its own
 ]
