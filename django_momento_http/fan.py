@@ -153,13 +153,13 @@ class Fan:
     def _watch(self, lane: _Lane, wanted: int) -> None:
         if lane.until < self._soonest:
             self._soonest = lane.until
+        if wanted == lane.wanted and not lane.is_opening:
+            return
         fd = lane.connection.fileno()
         if lane.is_opening:
             self._soonest = min(self._soonest, lane.connection.until)
             if lane.connection.is_open:
                 self._opened(lane)
-        if fd == lane.fd and wanted == lane.wanted:
-            return
         if fd != lane.fd:
             self._forget(lane)
             self._lanes[fd] = lane

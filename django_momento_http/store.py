@@ -18,11 +18,11 @@ from .generation import AnyGeneration, Generation
 from .on_error import OnError
 from .process import PerProcess
 from .runner import Outcomes, Plan, Runner
-from .space import Lifetime, Space
+from .space import Space
+from .values import MISSING, Values
 
 K = TypeVar("K")
 
-_MISSING: Any = object()
 _UNKNOWN: Any = object()
 # The key stays out of it: messages end up in logs.
 _NOT_THERE = "the cache has no such key"
@@ -38,16 +38,14 @@ class Store:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         options = space.options
-        self._space = space
         self._clock = clock
-        self._wall_clock = wall_clock
-        self._marker = space.marker
         self._generation = (
             AnyGeneration()
             if options.clear_max_age is None
             else Generation(options.clear_max_age, clock)
         )
-        self._envelope = space.envelope()
+        self._values = Values(space, self._generation, wall_clock)
+        self.dumps = self._values.dumps
         self._client = shared_client(options)
         self._counters = self._client.counters
         self._on_error = OnError(options.location, raises=options.on_error == "raise", clock=clock)
@@ -71,30 +69,30 @@ class Store:
     def get(self, key: str, default: Any) -> Plan[Any]:
         """Return the value, or the default."""
         errors: list[MomentoError] = []
-        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
         if errors:
             self._on_error.report("get", errors)
-        self._counters.served("misses" if value is _MISSING else "hits")
-        return default if value is _MISSING else value
+        self._counters.served("misses" if value is MISSING else "hits")
+        return default if value is MISSING else value
 
     def get_or_say(self, key: str, missing: Any, unknown: Any) -> Plan[Any]:
         """Return the value, or which it is: not there, or the service could not say."""
         value = yield from self._read("get_or_set", key)
         if value is _UNKNOWN:
             return unknown
-        self._counters.served("misses" if value is _MISSING else "hits")
-        return missing if value is _MISSING else value
+        self._counters.served("misses" if value is MISSING else "hits")
+        return missing if value is MISSING else value
 
     def get_many(self, names: Mapping[str, K]) -> Plan[dict[K, Any]]:
         """Return the values that there are, under the names that the keys stand for."""
         keys = list(names)
-        values = [_MISSING] * len(keys)
+        values = [MISSING] * len(keys)
         errors: list[MomentoError] = []
         # Each is loaded as it comes, while others are still under way.
         for index, outcome in (yield from self._ask([Operation.get(key) for key in keys])):
-            values[index] = self._value(keys[index], outcome, errors)
+            values[index] = self._values.value(keys[index], outcome, errors)
         pairs = zip(names.values(), values, strict=True)
-        found = {name: value for name, value in pairs if value is not _MISSING}
+        found = {name: value for name, value in pairs if value is not MISSING}
         self._counters.served("hits", len(found))
         self._counters.served("misses", len(keys) - len(found))
         self._on_error.report("get_many", errors)
@@ -103,38 +101,28 @@ class Store:
     def has_key(self, key: str) -> Plan[bool]:
         """Return whether there is a value that can be had."""
         errors: list[MomentoError] = []
-        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
         if errors:
             self._on_error.report("has_key", errors)
-        return value is not _MISSING
+        return value is not MISSING
 
     def ttl(self, key: str) -> Plan[float | None]:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
         found = yield from self._find("ttl", key)
         if not isinstance(found, Stored):
             return 0.0
-        if found.expires_at is None:
-            return None
-        return max(found.expires_at - self._wall_clock(), 0.0)
+        return self._values.seconds_left(found)
 
     # Writing: payloads are values that went through dumps().
 
-    def dumps(self, value: Any) -> bytes:
-        """Return the value, serialized; raise what the serializer raises.
-
-        It is for the caller's own thread: serializing may run any code, a query of the database for
-        one.
-        """
-        return self._envelope.dumps(value)
-
     def set(self, key: str, payload: bytes, timeout: float | None) -> Plan[None]:
         """Store the value, or remove it where the timeout is 0 or less."""
-        if (yield from self._write("set", key, *self._packed(payload, timeout))):
+        if (yield from self._write("set", key, *self._values.packed(payload, timeout))):
             self._counters.served("sets")
 
     def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> Plan[list[str]]:
         """Store the values and return the keys of those that were not."""
-        items = {key: self._packed(payload, timeout) for key, payload in payloads.items()}
+        items = {key: self._values.packed(payload, timeout) for key, payload in payloads.items()}
         outcomes = yield from self._put_many(items)
         failed = {
             key: outcome
@@ -147,25 +135,23 @@ class Store:
 
     def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        if (yield from self._read("add", key)) is not _MISSING or not self._generation.is_known:
+        if (yield from self._read("add", key)) is not MISSING or not self._generation.is_known:
             return False
-        return (yield from self._write("add", key, *self._packed(payload, timeout)))
+        return (yield from self._write("add", key, *self._values.packed(payload, timeout)))
 
     def get_or_add(self, key: str, value: Any, payload: bytes, timeout: float | None) -> Plan[Any]:
         """Return the value that is there, or else this one, which is then stored."""
         there = yield from self._read("get_or_set", key)
-        if there is _MISSING:
-            yield from self._write("get_or_set", key, *self._packed(payload, timeout))
-        return value if there is _MISSING or there is _UNKNOWN else there
+        if there is MISSING:
+            yield from self._write("get_or_set", key, *self._values.packed(payload, timeout))
+        return value if there is MISSING or there is _UNKNOWN else there
 
     def touch(self, key: str, timeout: float | None) -> Plan[bool]:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
         found = yield from self._find("touch", key)
         if not isinstance(found, Stored):
             return False
-        life = self._lifetime(timeout)
-        renewed = found._replace(expires_at=life.expires_at)
-        return (yield from self._write("touch", key, renewed, life.ttl))
+        return (yield from self._write("touch", key, *self._values.renewed(found, timeout)))
 
     def incr(self, key: str, delta: Any) -> Plan[Any]:
         """Add to a number, which keeps its lifetime, and return it; not atomic."""
@@ -173,15 +159,14 @@ class Store:
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
         errors: list[MomentoError] = []
-        value = self._load(found, errors)
+        value = self._values.load(found, errors)
         self._on_error.report("incr", errors)
-        if value is _MISSING:
+        if value is MISSING:
             raise ValueError(_NOT_THERE)
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
         total = value + delta
-        changed = self._envelope.pack(self._envelope.dumps(total), found.expires_at)
-        if not (yield from self._write("incr", key, changed, self._ttl_left(found))):
+        if not (yield from self._write("incr", key, *self._values.replaced(found, total))):
             raise ValueError(_NOT_THERE)
         return total
 
@@ -190,7 +175,8 @@ class Store:
         found = yield from self._find("incr_version", key)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
-        if not (yield from self._write("incr_version", new_key, found, self._ttl_left(found))):
+        ttl = self._values.ttl_left(found)
+        if not (yield from self._write("incr_version", new_key, found, ttl)):
             raise ValueError(_NOT_THERE)
         removed = yield Operation.delete(key)
         if isinstance(removed, MomentoError):
@@ -201,7 +187,7 @@ class Store:
         outcome = yield from self._one(Operation.get(key))
         if outcome is None:
             return False
-        found = self._opened(key, outcome)
+        found = self._values.opened(key, outcome)
         # Also where the look failed, or what is there is not for us: what should be gone may be
         # served elsewhere or later, and that is worse than a request more.
         removed = yield Operation.delete(key)
@@ -222,73 +208,33 @@ class Store:
         """Make this KEY_PREFIX's values of all versions a thing of the past."""
         if isinstance(self._generation, AnyGeneration):
             raise NotImplementedError("clear() needs a clear marker: CLEAR_MAX_AGE is None")
-        newest = max(self._generation.current + 1, int(self._wall_clock() * 1000))
+        newest = self._values.next_generation()
         # Before the marker is written: whatever becomes of it, this process has forgotten.
         self._generation.move(newest)
-        outcome = yield from self._one(self._marked(newest))
+        outcome = yield from self._one(self._values.marked(newest))
         if self._generation.current > newest:
             # A clear() not heard of before, by a clock ahead of ours: go beyond it.
             newest = self._generation.current + 1
             self._generation.move(newest)
-            outcome = yield self._marked(newest)
+            outcome = yield self._values.marked(newest)
         if isinstance(outcome, MomentoError):
             self._on_error.report("clear", [outcome])
 
-    # Stored values
-
     def _read(self, name: str, key: str) -> Plan[Any]:
-        """Return the value, _MISSING where there is none, _UNKNOWN where that cannot be said."""
+        """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
         errors: list[MomentoError] = []
-        value = self._value(key, (yield from self._one(Operation.get(key))), errors)
+        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
         if not errors:
             return value
         self._on_error.report(name, errors)
-        return _MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
+        return MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
 
     def _find(self, name: str, key: str) -> Plan[Stored | MomentoError | None]:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
-        found = self._opened(key, (yield from self._one(Operation.get(key))))
+        found = self._values.opened(key, (yield from self._one(Operation.get(key))))
         if isinstance(found, MomentoError):
             self._on_error.report(name, [found])
         return None if isinstance(found, StoredValueError) else found
-
-    def _value(self, key: str, outcome: Outcome, errors: list[MomentoError]) -> Any:
-        """Return the value, or _MISSING, with what went wrong added to the errors."""
-        found = self._opened(key, outcome)
-        if isinstance(found, Stored):
-            return self._load(found, errors)
-        if found is not None:
-            errors.append(found)
-        return _MISSING
-
-    def _opened(self, key: str, outcome: Outcome) -> Stored | MomentoError | None:
-        if outcome is None or isinstance(outcome, MomentoError):
-            return outcome
-        try:
-            stored = self._envelope.open(key, outcome, self._wall_clock())
-        except StoredValueError as error:
-            return error.with_traceback(None)
-        return stored if self._generation.accepts(stored.generation) else None
-
-    def _load(self, stored: Stored, errors: list[MomentoError]) -> Any:
-        try:
-            return self._envelope.load(stored)
-        except StoredValueError as error:
-            errors.append(error.with_traceback(None))
-            return _MISSING
-
-    def _packed(self, payload: bytes, timeout: float | None) -> tuple[Stored, int]:
-        life = self._lifetime(timeout)
-        return self._envelope.pack(payload, life.expires_at), life.ttl
-
-    def _lifetime(self, timeout: float | None) -> Lifetime:
-        return self._space.lifetime(timeout, self._wall_clock())
-
-    def _ttl_left(self, stored: Stored) -> int:
-        if stored.expires_at is None:
-            return self._lifetime(None).ttl
-        # Present to the service, whatever our clock says: at least one second more.
-        return max(self._lifetime(stored.expires_at - self._wall_clock()).ttl, 1)
 
     # Requests
 
@@ -302,10 +248,10 @@ class Store:
 
     def _put(self, key: str, stored: Stored, ttl: int) -> Plan[Outcome]:
         generation = self._generation.current
-        outcome = yield from self._one(self._written(key, stored, ttl))
+        outcome = yield from self._one(self._values.written(key, stored, ttl))
         if self._generation.current != generation:
             # Another process's clear() came to light: nobody would read what was just written.
-            outcome = yield self._written(key, stored, ttl)
+            outcome = yield self._values.written(key, stored, ttl)
         if isinstance(outcome, BadRequest):
             # What was refused leaves the old value behind, and a stale value is worse than none.
             yield Operation.delete(key)
@@ -314,25 +260,17 @@ class Store:
     def _put_many(self, items: Mapping[str, tuple[Stored, int]]) -> Plan[list[Outcome]]:
         """Do for many what _put does for one."""
         generation = self._generation.current
-        outcomes = yield from self._all([self._written(key, *item) for key, item in items.items()])
+        outcomes = yield from self._all(
+            [self._values.written(key, *item) for key, item in items.items()]
+        )
         if self._generation.current != generation:
             outcomes = yield from self._all(
-                [self._written(key, *item) for key, item in items.items()]
+                [self._values.written(key, *item) for key, item in items.items()]
             )
         pairs = zip(items, outcomes, strict=True)
         refused = [key for key, outcome in pairs if isinstance(outcome, BadRequest)]
         yield from self._all([Operation.delete(key) for key in refused])
         return outcomes
-
-    def _written(self, key: str, stored: Stored, ttl: int) -> Operation:
-        if ttl == 0:
-            return Operation.delete(key)
-        sealed = self._envelope.seal(key, stored, self._generation.current)
-        return Operation.set(key, sealed, ttl)
-
-    def _marked(self, generation: int) -> Operation:
-        body = self._envelope.seal_marker(self._marker, generation)
-        return Operation.set(self._marker, body, self._lifetime(None).ttl)
 
     def _one(self, operation: Operation) -> Plan[Outcome]:
         """Return the outcome; the marker is read beside it where it is due."""
@@ -360,24 +298,18 @@ class Store:
 
     def _ask_marker(self, operations: list[Operation]) -> Plan[Outcomes]:
         asked_at = self._clock()
-        outcomes = dict((yield [*operations, Operation.get(self._marker)]))
-        marker = self._opened_marker(outcomes.pop(len(operations)))
+        outcomes = dict((yield [*operations, self._values.look_at_marker()]))
+        marker = self._values.generation_of(outcomes.pop(len(operations)))
         if isinstance(marker, MomentoError):
             self._on_error.log("reading the clear marker", marker)
+        if isinstance(marker, StoredValueError):
+            # Signed with a key that is no longer ours, as the values of its time are, too.
+            marker = None
+        if isinstance(marker, MomentoError):
             self._generation.miss()
         else:
             self._generation.learn(marker, asked_at)
         return outcomes.items()
-
-    def _opened_marker(self, outcome: Outcome) -> int | MomentoError | None:
-        if outcome is None or isinstance(outcome, MomentoError):
-            return outcome
-        try:
-            return self._envelope.open(self._marker, outcome, self._wall_clock()).generation
-        except StoredValueError as error:
-            # Signed with a key that is no longer ours, as the values of its time are, too.
-            self._on_error.log("reading the clear marker", error)
-            return None
 
 
 _STORES: PerProcess[Space, Store] = PerProcess(Store, Store.close)

@@ -22,6 +22,7 @@ LAYERS = [
     ["transport"],
     ["client"],
     ["runner"],
+    ["values"],
     ["store"],
     ["cache"],
     ["aliases", "checks", "diagnosis", "probe"],

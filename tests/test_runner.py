@@ -324,7 +324,9 @@ def test_an_interrupted_plan_leaves_the_runner_usable(
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    for keys, step in itertools.product(((KEY,), (KEY, KEY)), ("_try_send", "_take", "_connect")):
+    for keys, step in itertools.product(
+        ((KEY,), (KEY, KEY)), ("_try_send", "_try_receive", "_connect")
+    ):
         if step == "_connect":  # none is idle, so that one must be opened
             while transport.pool._idle:
                 transport.pool._discard(transport.pool._idle.pop())
