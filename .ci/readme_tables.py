@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "clients": clients,
     "costs": lambda: tables("costs.md")[0],
     "simulation": lambda: tables("breaker.md")[0],
+    "trouble": lambda: tables("trouble.md")[0],
 }
 
 

@@ -185,27 +185,29 @@ class Simulation:
             yield AT_ONCE
             return
         self._result.admitted += keys * in_trouble
-        for _ in range(keys):
-            self._budget.earn()
         attempts = [self._attempt() for _ in range(keys)]
         yield max(seconds for seconds, _ in attempts)
         left = DEADLINE - (self.now - start)
-        errors = yield from self._retry([error for _, error in attempts if error], left)
+        errors = [error for _, error in attempts if error]
+        for _ in range(keys - len(errors)):
+            self._budget.earn()
+        errors = yield from self._retry(errors, left)
         self._report(ticket, errors, self.now - start)
         if len(errors) < keys and start >= self.end and math.isnan(self._result.recovery):
             self._result.recovery = self.now - self.end
 
     def _retry(self, errors: Errors, left: float) -> Generator[float, None, Errors]:
         """Give each failed request one more attempt, all at once; return what still failed."""
-        attempts = [
-            self._attempt()
-            if may_retry(error, left, DEADLINE) and self._budget.spend()
-            else (0.0, error)
-            for error in errors
-        ]
+        attempts = [self._attempt_again(error, left) for error in errors]
         if errors:
             yield min(left, max(seconds for seconds, _ in attempts))
         return [error for _, error in attempts if error]
+
+    def _attempt_again(self, error: MomentoError, left: float) -> Attempt:
+        if may_retry(error, left, DEADLINE) and self._budget.spend():
+            return self._attempt()
+        self._budget.earn()
+        return 0.0, error
 
     def _report(self, ticket: int, errors: Errors, elapsed: float) -> None:
         """Record successes, which come early, then failures: each with its share of the seconds."""
@@ -233,9 +235,9 @@ class Simulation:
 Goal = tuple[str, Callable[[Result], bool], Callable[[Result], bool]]
 GOALS: tuple[Goal, ...] = (
     (
-        "requests sent at most 110 % of those asked for, and the budget's first ten",
+        "requests sent at most 110 % of those asked for",
         lambda _: True,
-        lambda r: r.sent <= 1.1 * r.asked + 10,
+        lambda r: r.sent <= 1.1 * r.asked,
     ),
     (
         "recovery seen within 11 s",
@@ -264,7 +266,7 @@ GOALS: tuple[Goal, ...] = (
     ),
     (
         "healthy, or slow but right: never opens",
-        lambda r: r.trouble in (HEALTH, SLOW_BUT_RIGHT),
+        lambda r: r.trouble.name in (HEALTH.name, SLOW_BUT_RIGHT.name),
         lambda r: r.openings == 0,
     ),
 )
@@ -289,8 +291,8 @@ COLUMNS = (
 )
 
 
-def row(result: Result) -> str:
-    """Format one line of the table."""
+def cells(result: Result) -> list[str]:
+    """Format the cells of one line of the table."""
     milliseconds = [
         1000 * seconds
         for seconds in (
@@ -300,7 +302,7 @@ def row(result: Result) -> str:
             result.first_page,
         )
     ]
-    cells = [
+    return [
         result.trouble.name,
         f"{result.asked}",
         f"{result.reached:.1%}",
@@ -309,7 +311,6 @@ def row(result: Result) -> str:
         f"{result.openings}",
         f"{result.recovery:.2f}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -326,7 +327,7 @@ def main() -> int:
         print("|---" + "|--:" * (len(COLUMNS) - 1) + "|")
         for trouble in TROUBLES:
             result = Simulation(trouble, workload, arguments.seed).run()
-            print(row(result), flush=True)
+            print(f"| {' | '.join(cells(result))} |", flush=True)
             failures += [f"{workload.name}, {trouble.name}: {goal}" for goal in missed(result)]
     print(f"\n{len(failures)} goals missed", *failures, sep="\n- ")
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)

@@ -374,6 +374,7 @@ def test_longer_times_stand_higher(latency: SimpleNamespace) -> None:
     assert first.y - second.y == pytest.approx(second.y - third.y, abs=0.02)
 
 
+@pytest.mark.browser
 def test_the_page_is_whole_without_scripts(site: Site, open_tab: Callable[..., Any]) -> None:
     """With scripts disabled, style, figures, plot and tables are all there, and nothing failed."""
     tab = open_tab("/pole-to-pole/")
@@ -393,6 +394,7 @@ def test_the_page_is_whole_without_scripts(site: Site, open_tab: Callable[..., A
     assert failed == []
 
 
+@pytest.mark.browser
 def test_the_counters_grow_with_visits(open_tab: Callable[..., Any]) -> None:
     """What visits did since the last look stands there after a reload, in numbers and marks."""
     tab = open_tab()
@@ -406,6 +408,7 @@ def test_the_counters_grow_with_visits(open_tab: Callable[..., Any]) -> None:
     assert (counts(tab.content())["hits"], tab.locator("use.mark").count()) == ("61", 6)
 
 
+@pytest.mark.browser
 def test_the_page_reloads_itself_until_it_is_held(site: Site, open_tab: Callable[..., Any]) -> None:
     """New counts come without a script and without a hand; a held page has no such tag."""
     tab = open_tab("/counters/")
@@ -418,6 +421,7 @@ def test_the_page_reloads_itself_until_it_is_held(site: Site, open_tab: Callable
     assert 'http-equiv="refresh"' not in site.get(HELD)
 
 
+@pytest.mark.browser
 def test_marks_have_a_body_inside_the_plot(site: Site, open_tab: Callable[..., Any]) -> None:
     """Every mark and bar that the browser draws has a size and stands within the plot's frame."""
     for path in ("/lights/guia/", "/pole-to-pole/", "/pole-to-pole/", "/lights/guia/"):
@@ -435,6 +439,7 @@ def test_marks_have_a_body_inside_the_plot(site: Site, open_tab: Callable[..., A
             assert is_inside(box, frame)
 
 
+@pytest.mark.browser
 def test_hits_and_misses_differ_in_shape(site: Site, open_tab: Callable[..., Any]) -> None:
     """Hit, miss and write are told apart without colour, and the legend shows all three."""
     site.get("/pole-to-pole/")
@@ -453,6 +458,7 @@ def test_hits_and_misses_differ_in_shape(site: Site, open_tab: Callable[..., Any
 
 
 @pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "in trouble"])
+@pytest.mark.browser
 def test_nothing_overflows_a_narrow_screen(
     site: Site, server: RunningServer, open_tab: Callable[..., Any], is_empty: bool
 ) -> None:
@@ -471,6 +477,7 @@ def test_nothing_overflows_a_narrow_screen(
 
 
 @pytest.mark.parametrize("is_well", [True, False], ids=["well", "in trouble"])
+@pytest.mark.browser
 def test_text_and_marks_stand_out(
     site: Site, server: RunningServer, open_tab: Callable[..., Any], is_well: bool
 ) -> None:
@@ -488,6 +495,7 @@ def test_text_and_marks_stand_out(
         assert [mark for mark in contrasts["marks"] if mark[1] < 3] == []
 
 
+@pytest.mark.browser
 def test_before_the_first_call_the_plot_is_empty(open_tab: Callable[..., Any]) -> None:
     """A fresh process has no marks, and says so in the plot and in its description."""
     tab = open_tab()

@@ -714,6 +714,7 @@ MEASURED = {
     "clients": "benchmarks/results.md",
     "costs": "benchmarks/costs.md",
     "simulation": "benchmarks/breaker.md",
+    "trouble": "benchmarks/trouble.md",
 }
 
 
