@@ -37,6 +37,8 @@ from tests.scripted import GRACE, Peer, Script, after_request, reply, scripted, 
 
 TOKEN = "a-token-for-the-matrix"
 DEADLINE = 0.3
+# For what a test prepares: a busy machine must not spoil it.
+PATIENT = {"REQUEST_TIMEOUT": 30.0, "CONNECT_TIMEOUT": 30.0, "ON_ERROR": "raise"}
 KEYS = ("a", "b", "c", "d")
 # A combination that went wrong beside others has two more, alone: this machine may be busy.
 ATTEMPTS = 3
@@ -486,6 +488,35 @@ SECOND_FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def problems_later(
+    trouble: Trouble, second: Second, mode: str, is_async: bool, lines: Lines, attempt: int
+) -> list[str]:
+    """Carry an operation out whose later request meets trouble; return what is wrong with it."""
+    operation, failing, before = second
+    location = f"{trouble.name.replace(' ', '-')}-{operation.name}-{attempt}"
+    fault = Fault(method=failing, times=None, **SECOND_FAULTS[trouble.name])
+    with running_server(caches=(location,), token=TOKEN) as server:
+        settings = {"ENDPOINT": server.endpoint, "TOKEN": TOKEN, "CLEAR_MAX_AGE": None}
+        MomentoCache(location, {"OPTIONS": settings | PATIENT}).set("there", 5)
+        settings |= {"ON_ERROR": mode, "REQUEST_TIMEOUT": DEADLINE}
+        cache = MomentoCache(location, {"OPTIONS": settings})
+        server.forget_requests()
+        server.inject(fault)
+        result, elapsed = carry_out(cache, Combination(operation, mode, is_async))
+        forget_endpoint(server.endpoint)
+    sent = [request.method for request in server.requests]
+    failed = [failing] * (2 if trouble.is_retried else 1)
+    if trouble.is_refusal and operation.puts:
+        failed.append("DELETE")
+    good = isinstance(result, trouble.error) if mode == "raise" else is_missed(operation, result)
+    found = []
+    if not good or sent[before:] != failed or elapsed > 2 * DEADLINE + GRACE:
+        found.append(f"{trouble.name}: {result!r}, {sent}, {elapsed:.3f} s")
+    if len(lines.about(location)) != (mode == "miss"):
+        found.append(f"{trouble.name}: {lines.about(location)}")
+    return found
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("second", SECONDS, ids=lambda s: f"{s.operation.name}-{s.failing}")
@@ -493,32 +524,13 @@ def test_a_later_request_in_trouble(
     second: Second, mode: str, is_async: bool, lines: Lines
 ) -> None:
     """An operation of several requests fails as a whole, in time, when a later one fails."""
-    operation, failing, before = second
-    combination = Combination(operation, mode, is_async)
     found: list[str] = []
     for trouble in SECOND_TROUBLES:
-        location = f"{trouble.name.replace(' ', '-')}-{operation.name}"
-        fault = Fault(method=failing, times=None, **SECOND_FAULTS[trouble.name])
-        with running_server(caches=(location,), token=TOKEN) as server:
-            settings = {"ENDPOINT": server.endpoint, "TOKEN": TOKEN, "ON_ERROR": mode}
-            settings |= {"REQUEST_TIMEOUT": DEADLINE, "CLEAR_MAX_AGE": None}
-            cache = MomentoCache(location, {"OPTIONS": settings})
-            cache.set("there", 5)
-            server.forget_requests()
-            server.inject(fault)
-            result, elapsed = carry_out(cache, combination)
-            forget_endpoint(server.endpoint)
-        sent = [request.method for request in server.requests]
-        failed = [failing] * (2 if trouble.is_retried else 1)
-        if trouble.is_refusal and operation.puts:
-            failed.append("DELETE")
-        good = (
-            isinstance(result, trouble.error) if mode == "raise" else is_missed(operation, result)
-        )
-        if not good or sent[before:] != failed or elapsed > 2 * DEADLINE + GRACE:
-            found.append(f"{trouble.name}: {result!r}, {sent}, {elapsed:.3f} s")
-        if len(lines.about(location)) != (mode == "miss"):
-            found.append(f"{trouble.name}: {lines.about(location)}")
+        for attempt in range(ATTEMPTS):  # a loaded machine may be late once
+            wrong = problems_later(trouble, second, mode, is_async, lines, attempt)
+            if not wrong:
+                break
+        found += wrong
     assert found == []
 
 
@@ -565,8 +577,10 @@ def test_values_that_are_not_ours(
         for operation, requests in ON_UNREADABLE:
             location = operation.name
             settings = {"ENDPOINT": server.endpoint, "TOKEN": TOKEN, "ON_ERROR": mode}
-            cache = MomentoCache(location, {"OPTIONS": settings | {"CLEAR_MAX_AGE": None}})
-            cache.set_many({"a": "a" * 50, "b": "of b"})
+            settings |= {"CLEAR_MAX_AGE": None}
+            cache = MomentoCache(location, {"OPTIONS": settings})
+            patient = MomentoCache(location, {"OPTIONS": settings | PATIENT})
+            patient.set_many({"a": "a" * 50, "b": "of b"})
             own, other = (server.items[location, key] for key in (b":1:a", b":1:b"))
             server.put(location, b":1:a", spoil(own, other))
             server.forget_requests()
