@@ -34,6 +34,7 @@ from .serializers import Serializer
 _HEADER = struct.Struct("!3sBHH4sQQI")
 _SEALED = struct.Struct("!3sBHH4sQQI32s")  # the same and the signature
 _BODY_AT = _SEALED.size
+_BLOCK_SIZE = 64  # of SHA-256
 _MAGIC, _VERSION = b"DMH", 1
 _UNCOMPRESSED = 0
 # Separates these signatures from everything else that SECRET_KEY signs.
@@ -62,18 +63,24 @@ _NOTHING = Stored(0, _UNCOMPRESSED, 0, None, 0, memoryview(b""))
 class _Signer:
     """One signing key, bound to one scope."""
 
-    __slots__ = ("_mac", "id")
+    __slots__ = ("_inner", "_outer", "id")
 
     def __init__(self, secret: bytes, scope: bytes) -> None:
         key = hashlib.sha256(_PURPOSE + secret).digest()
         self.id = hashlib.sha256(_PURPOSE + b".id" + key).digest()[:4]
-        self._mac = hmac.new(key, scope, hashlib.sha256)
+        # HMAC as RFC 2104 defines it, begun once: copying hmac's object for each value costs twice
+        # as much as these two.
+        block = key.ljust(_BLOCK_SIZE, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + scope)
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
     def sign(self, wire_key: str, header: bytes | bytearray, body: memoryview) -> bytes:
-        mac = self._mac.copy()
-        mac.update(_sized(wire_key.encode()) + header)
-        mac.update(body)
-        return mac.digest()
+        inner = self._inner.copy()
+        inner.update(_sized(wire_key.encode()) + header)
+        inner.update(body)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 class Envelope:

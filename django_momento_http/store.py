@@ -68,8 +68,13 @@ class Store:
 
     def get(self, key: str, default: Any) -> Plan[Any]:
         """Return the value, or the default."""
+        asked = Operation.get(key)
+        # As _one does, without a generator of its own: this is the method that is called most.
+        outcome = (
+            (yield asked) if self._is_alone(asked) else (yield from self._beside_marker(asked))
+        )
         errors: list[MomentoError] = []
-        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
+        value = self._values.value(key, outcome, errors)
         if errors:
             self._on_error.report("get", errors)
         self._counters.served("misses" if value is MISSING else "hits")
@@ -240,25 +245,22 @@ class Store:
 
     def _write(self, name: str, key: str, stored: Stored, ttl: int) -> Plan[bool]:
         """Store the value, or remove it where the ttl is 0; return whether that was done."""
-        outcome = yield from self._put(key, stored, ttl)
-        if isinstance(outcome, MomentoError):
-            self._on_error.report(name, [outcome])
-            return False
-        return True
-
-    def _put(self, key: str, stored: Stored, ttl: int) -> Plan[Outcome]:
         generation = self._generation.current
-        outcome = yield from self._one(self._values.written(key, stored, ttl))
+        written = self._values.written(key, stored, ttl)
+        outcome = yield from self._one(written)
         if self._generation.current != generation:
             # Another process's clear() came to light: nobody would read what was just written.
             outcome = yield self._values.written(key, stored, ttl)
+        if not isinstance(outcome, MomentoError):
+            return True
         if isinstance(outcome, BadRequest):
             # What was refused leaves the old value behind, and a stale value is worse than none.
             yield Operation.delete(key)
-        return outcome
+        self._on_error.report(name, [outcome])
+        return False
 
     def _put_many(self, items: Mapping[str, tuple[Stored, int]]) -> Plan[list[Outcome]]:
-        """Do for many what _put does for one."""
+        """Do for many what _write does for one."""
         generation = self._generation.current
         outcomes = yield from self._all(
             [self._values.written(key, *item) for key, item in items.items()]
@@ -274,11 +276,18 @@ class Store:
 
     def _one(self, operation: Operation) -> Plan[Outcome]:
         """Return the outcome; the marker is read beside it where it is due."""
-        if operation.method == "DELETE" or not self._generation.is_due():
-            outcome: Outcome = yield operation
-            return outcome
+        if self._is_alone(operation):
+            alone: Outcome = yield operation
+            return alone
+        return (yield from self._beside_marker(operation))
+
+    def _beside_marker(self, operation: Operation) -> Plan[Outcome]:
         [(_, outcome)] = yield from self._ask_marker([operation])
         return outcome
+
+    def _is_alone(self, operation: Operation) -> bool:
+        """Whether the operation needs no look at the marker beside it: ask once."""
+        return operation.method == "DELETE" or not self._generation.is_due()
 
     def _all(self, operations: list[Operation]) -> Plan[list[Outcome]]:
         """Return the outcomes in the order of the operations."""
@@ -291,7 +300,7 @@ class Store:
         """Return the outcomes as they come; the marker is read beside them where it is due."""
         if not operations:
             return ()
-        if operations[0].method == "DELETE" or not self._generation.is_due():
+        if self._is_alone(operations[0]):
             outcomes: Outcomes = yield operations
             return outcomes
         return (yield from self._ask_marker(operations))
