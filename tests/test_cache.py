@@ -22,23 +22,14 @@ from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import BadRequest
 from django_momento_http.testing import Fault, RunningServer, running_server
 
+from .awaited import Awaited
+
 CACHE = "default-cache"
 DAY = 86400
 MISSING = object()
 UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
 
 Make = Callable[..., Any]
-
-
-class Awaited:
-    """A backend spoken to through its async twins, each awaited in an event loop of its own."""
-
-    def __init__(self, cache: MomentoCache) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        twin = getattr(self._cache, f"a{name}")
-        return lambda *args, **kwargs: asyncio.run(twin(*args, **kwargs))
 
 
 class WriteOnly:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.views.debug import ExceptionReporter
 
-from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import (
     AccessDenied,
     BadRequest,
@@ -27,6 +26,8 @@ from django_momento_http.exceptions import (
     TransportError,
 )
 from django_momento_http.testing import Fault, RunningServer, running_server
+
+from .awaited import Awaited
 
 CACHE = "canary-cache"
 TOKEN = "canarytoken0123456789"
@@ -128,17 +129,6 @@ OPERATIONS = {
 }
 # What the log calls an operation where Django builds it from another.
 LOGGED_AS = {"decr": "incr", "get_or_set": "get"}
-
-
-class Awaited:
-    """A backend spoken to through its async twins, each awaited in an event loop of its own."""
-
-    def __init__(self, cache: MomentoCache) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        twin = getattr(self._cache, f"a{name}")
-        return lambda *args, **kwargs: asyncio.run(twin(*args, **kwargs))
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """The failure policy: what is retried, when the breaker opens and closes, what is logged."""
 
-import importlib.util
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +23,8 @@ from django_momento_http.exceptions import (
 )
 from django_momento_http.failures import Breaker, LogLimiter, RetryBudget, may_retry
 
-SIMULATION = Path(__file__).parent.parent / "benchmarks" / "simulate_breaker.py"
+from .benchmark import load
+
 DEADLINE = 2.0
 FIRST_PAUSE = 1.5  # "about a second"
 ENOUGH_FAILURES = 100  # more than any budget of time holds
@@ -624,15 +622,7 @@ def test_threads_share_the_count(clock: Clock) -> None:
 @pytest.fixture(scope="module")
 def simulation() -> Any:
     """The simulation by which the breaker was tuned; it is not part of the wheel."""
-    if not SIMULATION.exists():
-        pytest.skip("the benchmarks are not here")
-    spec = importlib.util.spec_from_file_location("simulate_breaker", SIMULATION)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("simulate_breaker")
 
 
 @pytest.mark.parametrize(

@@ -3,31 +3,22 @@
 The soak itself, which takes minutes, is run by hand; it is not part of the wheel.
 """
 
-import importlib.util
 import random
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SOAK = Path(__file__).parent.parent / "benchmarks" / "soak.py"
+from .benchmark import load
+
 OPERATIONS = 100_000
 
 
 @pytest.fixture(scope="module")
 def soak() -> Any:
     """The module, loaded from its file."""
-    if not SOAK.exists():
-        pytest.skip("the benchmarks are not here")
-    spec = importlib.util.spec_from_file_location("soak", SOAK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("soak")
 
 
 @pytest.fixture
