@@ -5,6 +5,7 @@ It knows how settings name them and what they were built from, and judges nothin
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, cast
 
 from django.conf import settings
@@ -47,11 +48,17 @@ def build(name: str) -> MomentoCache:
 
 
 def misplaced() -> Iterator[tuple[str, str]]:
-    """Yield alias and option for our options that stand beside OPTIONS, where nobody reads them."""
+    """Yield alias and name of what nobody reads: our options beside OPTIONS, OPTIONS misspelt."""
     names = {rule.name for rule in RULES}
     for alias, config in settings.CACHES.items():
         if is_ours(config):
             yield from ((alias, name) for name in config if name.upper() in names)
+            yield from ((alias, name) for name in config if is_misspelt_options(name))
+
+
+def is_misspelt_options(name: str) -> bool:
+    """Whether a name of CACHES was meant for OPTIONS."""
+    return name != "OPTIONS" and bool(get_close_matches(name.upper(), ["OPTIONS"], cutoff=0.8))
 
 
 def built() -> Iterator[tuple[str, Alias | ImproperlyConfigured]]:

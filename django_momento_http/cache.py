@@ -35,8 +35,8 @@ class MomentoCache(BaseCache):
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        super().__init__(params)
         options = _options(location, params)
+        super().__init__(params)
         self._space = Space(options, str(self.key_prefix), _secrets(options))
         self._checks_all_keys = type(self).validate_key is not BaseCache.validate_key
         self._shared = self._find_store()
@@ -288,8 +288,9 @@ def _options(location: str, params: dict[str, Any]) -> Options:
         return read_options(location, params.get("OPTIONS", {}))
     except ImproperlyConfigured as error:
         problem = str(error)
-    # A debug page prints the locals of this frame and of Django's, which hold the token in here.
-    params.pop("OPTIONS", None)
+    # A debug page prints the locals of this frame and of Django's, which hold the token in here,
+    # wherever it was written.
+    params.clear()
     raise ImproperlyConfigured(problem)
 
 

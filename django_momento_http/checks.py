@@ -12,7 +12,7 @@ W005   the token says of itself that it has expired
 W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER or SIGNING_KEY
 W007   ON_ERROR is "miss" where request limits or login locks are counted
 W008   the token looks typed into the settings (only with ``check --deploy``)
-W009   an option stands beside OPTIONS, where nobody reads it
+W009   an option stands beside OPTIONS, or OPTIONS is misspelt: nobody reads it
 =====  ============================================================================
 
 Each id stands behind ``django_momento_http.``. All run offline and look only at aliases whose
@@ -31,7 +31,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.core import checks
 
-from .aliases import Alias, built, misplaced
+from .aliases import Alias, built, is_misspelt_options, misplaced
 from .credentials import expiry_of
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
@@ -251,6 +251,9 @@ def _token_typed_in(project: Project) -> Iterator[Finding]:
 
 def _beside_options(project: Project) -> Iterator[Finding]:
     for alias, name in project.misplaced:
+        if is_misspelt_options(name):
+            yield Finding(alias, f"{name!r} is not OPTIONS.", "Write it in upper case, with an S.")
+            continue
         yield Finding(
             alias,
             f"{name} stands beside OPTIONS, where it means nothing.",

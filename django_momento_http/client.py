@@ -73,7 +73,7 @@ class Service:
     def __init__(self, endpoint: _Endpoint) -> None:
         self.transport = Transport(endpoint.origin)
         self.retries = RetryBudget()
-        self.breaker = breaker(endpoint.request_timeout, endpoint.origin.endpoint)
+        self.breaker = breaker(endpoint.request_timeout, f"at {endpoint.origin.endpoint}")
 
     def close(self) -> None:
         """Close all connections."""

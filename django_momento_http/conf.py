@@ -94,6 +94,8 @@ def _recall(location: str, options: Mapping[str, object], environ: Mapping[str, 
 
 
 def _by_name(options: Mapping[str, object]) -> dict[str, object]:
+    if not isinstance(options, Mapping):
+        raise ValueError("OPTIONS must be a dictionary")
     try:
         names = tuple(map(str.upper, options))
     except TypeError:

@@ -30,6 +30,7 @@ class Gates:
     def __init__(self, service: Breaker, account: Breaker) -> None:
         self._service = service
         self._account = account
+        self._trouble = "", ""  # the account's last: reason and advice
 
     def __repr__(self) -> str:
         return f"<Gates {self._service!r} {self._account!r}>"
@@ -54,7 +55,7 @@ class Gates:
     def _admit_in_trouble(self) -> Tickets | CircuitOpen:
         account = self._account.admit()
         if account is None:
-            return CircuitOpen("not attempted after a refused token, a missing cache or a limit")
+            return self._refuse_for_the_account()
         service = self._service.admit()
         if service is None:
             if account != self._account.ticket:  # a probe, which is the next caller's then
@@ -69,10 +70,18 @@ class Gates:
         of_account = of_service = error
         if isinstance(error, _ACCOUNT_ERRORS):
             of_service = None
+            self._trouble = error.reason, error.advice
         elif error is not None and error.transient:
             of_account = _UNKNOWN  # no answer says nothing of the account
         self._account.record(tickets[0], of_account, elapsed)
         self._service.record(tickets[1], of_service, elapsed)
+
+    def _refuse_for_the_account(self) -> CircuitOpen:
+        """Say what opened the account's breaker: it stays open until that is mended."""
+        reason, advice = self._trouble
+        refused = CircuitOpen(f"not attempted since: {reason}")
+        refused.advice = advice
+        return refused
 
     def give_back(self, tickets: Tickets, of_account: MomentoError = _UNKNOWN) -> None:
         """Take back what was not sent after all: a probe is then the next caller's."""
@@ -84,6 +93,6 @@ def breaker(deadline: float, name: str) -> Breaker:
     """Return a breaker that logs its changes under a name."""
 
     def log(old: str, new: str) -> None:
-        logger.warning("Momento at %s: breaker %s, was %s", name, new, old)
+        logger.warning("Momento %s: breaker %s, was %s", name, new, old)
 
     return Breaker(deadline, on_change=log)

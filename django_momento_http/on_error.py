@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from .exceptions import AccessDenied, BadRequest, CacheNotFound, MomentoError
+from .counters import Counters
+from .exceptions import AccessDenied, BadRequest, CacheNotFound, MomentoError, StoredValueError
 from .failures import LogLimiter
 
 logger = logging.getLogger("django_momento_http")
@@ -15,13 +16,20 @@ _LOUD = (AccessDenied, BadRequest, CacheNotFound)
 class OnError:
     """What one configuration does with errors; lines never hold a key, a value or a token."""
 
-    def __init__(self, location: str, *, raises: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, location: str, counters: Counters, *, raises: bool, clock: Callable[[], float]
+    ) -> None:
         self._location = location
+        self._counters = counters
         self._raises = raises
         self._limiter = LogLimiter(clock)
 
     def report(self, operation: str, errors: Sequence[MomentoError]) -> None:
         """Do what ON_ERROR asks for: raise the first, or log them all."""
+        for error in errors:
+            if isinstance(error, StoredValueError):
+                # Requests that fail are counted where they fail; this one was answered.
+                self._counters.failed(error.kind, was_sent=False)
         if self._raises and errors:
             raise errors[0].about(operation, self._location)
         for error in errors:
@@ -34,11 +42,11 @@ class OnError:
             return
         logger.log(
             logging.ERROR if isinstance(error, _LOUD) else logging.WARNING,
-            "%s on the Momento cache %r: %s: %s (%.3f s; %d more like it were not logged)",
+            "%s on the Momento cache %r: %s: %s (%.3f s%s)",
             operation,
             self._location,
             error.kind,
-            error.reason,
+            error,
             error.elapsed,
-            held_back,
+            f"; {held_back} more like it were not logged" if held_back else "",
         )

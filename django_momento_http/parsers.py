@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -27,8 +27,13 @@ def shown(value: object) -> str:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return the known word that was probably meant, or all of them."""
     words = list(known)
-    close = difflib.get_close_matches(word, words, 1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(words)}"
+    return _meant(word, words) or f"known are {', '.join(words)}"
+
+
+def _meant(word: str, words: Collection[str]) -> str:
+    close = difflib.get_close_matches(word.strip().lower(), [name.lower() for name in words], 1)
+    meant = [name for name in words if name.lower() in close]
+    return f"did you mean {meant[0]}?" if meant else ""
 
 
 def flag(value: object) -> bool:
@@ -72,8 +77,9 @@ def one_of(meanings: Mapping[str, T]) -> Callable[[object], T]:
     def parse(value: object) -> T:
         if isinstance(value, str) and value in meanings:
             return meanings[value]
-        hint = suggestion(value, meanings) if isinstance(value, str) else "give a string"
-        raise ValueError(f"must be one of {', '.join(meanings)}, not {shown(value)}; {hint}")
+        hint = _meant(value, meanings) if isinstance(value, str) else "give a string"
+        problem = f"must be one of {', '.join(meanings)}, not {shown(value)}"
+        raise ValueError(f"{problem}; {hint}" if hint else problem)
 
     return parse
 

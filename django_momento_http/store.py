@@ -48,7 +48,9 @@ class Store:
         self.dumps = self._values.dumps
         self._client = shared_client(options)
         self._counters = self._client.counters
-        self._on_error = OnError(options.location, raises=options.on_error == "raise", clock=clock)
+        self._on_error = OnError(
+            options.location, self._counters, raises=options.on_error == "raise", clock=clock
+        )
         runner = Runner(self._client)
         self.run, self.arun = runner.run, runner.arun
         self.is_closed = False

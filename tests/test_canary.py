@@ -232,6 +232,13 @@ def give_token() -> str:
 SHOWN_BY_DJANGO = ("TOKNE", "PROXY", "ENDPOINT")
 SETTINGS_BELOW = "Using settings module"
 
+# Written where it does not belong, with nothing inside OPTIONS.
+BESIDE_OPTIONS: dict[str, dict[str, Any]] = {
+    "option beside": {"TOKEN": TOKEN},
+    "lower case": {"options": {"TOKEN": TOKEN}},
+    "misspelt": {"OPTION": {"TOKEN": TOKEN}},
+    "no dictionary": {"OPTIONS": [TOKEN]},
+}
 BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "unknown option": {"TOKNE": TOKEN},
     "malformed token": {"TOKEN": f"{TOKEN} {TOKEN}"},
@@ -271,6 +278,20 @@ def test_no_debug_page_shows_it(given: dict[str, Any], accept: str) -> None:
                     text = text.partition(SETTINGS_BELOW)[0]
                 watch.check(name, text)
         forget_endpoint(endpoint)
+    assert [place for place in watch.take() if "django.request" not in place] == []
+
+
+@pytest.mark.parametrize("beside", BESIDE_OPTIONS.values(), ids=BESIDE_OPTIONS)
+def test_no_frame_shows_what_stands_in_the_wrong_place(beside: dict[str, Any]) -> None:
+    """A token beside OPTIONS is not shown with the frames of the error that says it is missing."""
+    entry = {"BACKEND": "django_momento_http.cache.MomentoCache", "LOCATION": "default-cache"}
+    with (
+        watching("") as watch,
+        override_settings(DEBUG=True, ROOT_URLCONF=__name__, CACHES={"default": entry | beside}),
+    ):
+        page = Client(raise_request_exception=False).get("/get/")
+        assert page.status_code == 500
+        watch.check("frames", page.content.decode().partition(SETTINGS_BELOW)[0])
     assert [place for place in watch.take() if "django.request" not in place] == []
 
 

@@ -134,6 +134,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (momento(ENDPOINT="http://192.0.2.1"), "ENDPOINT must begin with https://"),
     (momento(TOKEN=v1_key()), "REGION and TOKEN contradict each other"),
     (momento(CA_BUNDLE=__file__), "CA_BUNDLE cannot be used"),
+    (momento() | {"OPTIONS": None}, "OPTIONS must be a dictionary"),
+    (momento() | {"OPTIONS": ["REGION"]}, "OPTIONS must be a dictionary"),
 ]
 
 
@@ -256,6 +258,8 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("W009", {"default": momento() | {"ON_ERROR": "raise"}}, "ON_ERROR stands beside OPTIONS"),
     ("W009", {"default": momento() | {"max_ttl": 60}}, '"OPTIONS": {"max_ttl": ...}'),
+    ("W009", {"default": momento() | {"OPTION": {}}}, "'OPTION' is not OPTIONS"),
+    ("W009", {"default": momento() | {"options": {}}}, "'options' is not OPTIONS"),
 ]
 
 

@@ -1,7 +1,9 @@
 """What each kind of trouble does to each method: the result, the requests, the log, no secrets."""
 
 import asyncio
+import dataclasses
 import logging
+import re
 import socket
 import time
 import traceback
@@ -491,6 +493,40 @@ def test_the_open_breaker(
         operation.call(loud)
     assert_no_secret(str(caught.value))
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "advice"),
+    [
+        (Fault(status=401), "the token is invalid or expired (401)", "Check TOKEN"),
+        (
+            Fault(status=404, body=b"Cache Not Found"),
+            "there is no such cache",
+            "Create the cache in the Momento console",
+        ),
+    ],
+    ids=["401", "missing cache"],
+)
+def test_an_open_breaker_says_what_opened_it(
+    make: Make,
+    server: RunningServer,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault,
+    reason: str,
+    advice: str,
+) -> None:
+    """What must be mended is told by every operation after it, in errors and in the log."""
+    server.inject(dataclasses.replace(fault, times=None))
+    loud, quiet = make(ON_ERROR="raise"), make()
+    with pytest.raises(MomentoError, match=re.escape(reason)):
+        loud.get("k")
+    with pytest.raises(CircuitOpen, match=re.escape(f"not attempted since: {reason}. {advice}")):
+        loud.get("k")
+    quiet.get("k")
+    quiet.has_key("k")
+    [said] = [line.getMessage() for line in log_lines(caplog) if "has_key" in line.getMessage()]
+    assert f"circuit_open: not attempted since: {reason}. {advice}" in said
+    assert "more like it" not in said
 
 
 def test_a_single_429_opens_nothing(make: Make, server: RunningServer) -> None:

@@ -263,6 +263,7 @@ def test_secret_key_rotates(server: RunningServer, make_cache: Make, settings: A
     make_cache(CLEAR_MAX_AGE=None).set("k", "v")
     settings.SECRET_KEY = "new"
     assert get() is None
+    assert make_cache(CLEAR_MAX_AGE=None).stats()["errors"] == {"stored_value": 1}
     settings.SECRET_KEY_FALLBACKS = ["other", "old"]
     assert get() == "v"
     make_cache(CLEAR_MAX_AGE=None).touch("k")

@@ -85,7 +85,13 @@ def _sorted_out(wanted: list[str]) -> tuple[list[str], dict[str, str]]:
     aliases = dict.fromkeys(wanted or settings.CACHES)
     ours = [alias for alias in aliases if is_ours(settings.CACHES[alias])]
     if not ours:
-        raise CommandError(f"none of the aliases {', '.join(aliases)} uses MomentoCache")
+        backends = ", ".join(
+            f"{name!r}: {settings.CACHES[name].get('BACKEND')}" for name in aliases
+        )
+        raise CommandError(
+            "no alias has django_momento_http.cache.MomentoCache, or a subclass of it, for"
+            f" BACKEND; there are {backends}"
+        )
     others = [alias for alias in aliases if alias not in ours]
     return ours, {alias: settings.CACHES[alias].get("BACKEND", "") for alias in others}
 
