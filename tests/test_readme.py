@@ -709,6 +709,18 @@ def test_the_walk_of_a_get_many(server: RunningServer) -> None:
 # Measured
 
 
+def test_the_kinds_of_errors() -> None:
+    """Every kind that the package gives an error stands in the table of the log, and no other."""
+    package = Path(failures.__file__).parent
+    asks_by_hand = {"diagnosis.py", "probe.py"}
+    sources = [path.read_text() for path in package.glob("*.py") if path.name not in asks_by_hand]
+    given = set(re.findall(r'\bkind(?:: str)? ?= ?"(\w+)"', "".join(sources)))
+    told = {
+        kind for line in table("kinds")[2:] for kind in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert told == given - {"error", "response"}  # of the base classes, which are not raised
+
+
 MEASURED = {
     "benchmarks": "benchmarks/results.md",
     "clients": "benchmarks/results.md",
