@@ -20,6 +20,7 @@ logger = logging.getLogger("django_momento_http")
 # Trouble with this account or cache; the service itself is well.
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
 _UNKNOWN = CircuitOpen()
+_FORBIDDEN = 403  # concerns one operation, and opens nothing
 # What an admitted operation was given by each breaker: the account's, the service's.
 Tickets = tuple[int, int]
 
@@ -30,7 +31,7 @@ class Gates:
     def __init__(self, service: Breaker, account: Breaker) -> None:
         self._service = service
         self._account = account
-        self._trouble = "", ""  # the account's last: reason and advice
+        self._trouble = "", ""  # what opened the account's breaker: reason and advice
 
     def __repr__(self) -> str:
         return f"<Gates {self._service!r} {self._account!r}>"
@@ -70,11 +71,15 @@ class Gates:
         of_account = of_service = error
         if isinstance(error, _ACCOUNT_ERRORS):
             of_service = None
-            self._trouble = error.reason, error.advice
         elif error is not None and error.transient:
             of_account = _UNKNOWN  # no answer says nothing of the account
-        self._account.record(tickets[0], of_account, elapsed)
+        self._record_account(tickets, of_account, elapsed)
         self._service.record(tickets[1], of_service, elapsed)
+
+    def _record_account(self, tickets: Tickets, error: MomentoError | None, elapsed: float) -> None:
+        if isinstance(error, _ACCOUNT_ERRORS) and error.status != _FORBIDDEN:
+            self._trouble = error.reason, error.advice
+        self._account.record(tickets[0], error, elapsed)
 
     def _refuse_for_the_account(self) -> CircuitOpen:
         """Say what opened the account's breaker: it stays open until that is mended."""
@@ -85,7 +90,7 @@ class Gates:
 
     def give_back(self, tickets: Tickets, of_account: MomentoError = _UNKNOWN) -> None:
         """Take back what was not sent after all: a probe is then the next caller's."""
-        self._account.record(tickets[0], of_account, 0.0)
+        self._record_account(tickets, of_account, 0.0)
         self._service.record(tickets[1], _UNKNOWN, 0.0)
 
 

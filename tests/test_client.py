@@ -435,7 +435,9 @@ def test_a_hanging_callable_costs_one_deadline(make: Make, server: RunningServer
     assert isinstance(error, AccessDenied)
     assert "took too long" in str(error)
     assert time.monotonic() - began < 0.2 + GRACE
-    assert isinstance(run(client), CircuitOpen)
+    refused = run(client)
+    assert isinstance(refused, CircuitOpen)
+    assert str(refused) == f"not attempted since: {error}"
     go.set()
 
 
