@@ -38,6 +38,7 @@ class MomentoCache(BaseCache):
         options = _options(location, params)
         super().__init__(params)
         self._space = Space(options, str(self.key_prefix), _secrets(options))
+        self._makes_keys = type(self).make_and_validate_key is not BaseCache.make_and_validate_key
         self._checks_all_keys = type(self).validate_key is not BaseCache.validate_key
         self._shared = self._find_store()
 
@@ -245,10 +246,13 @@ class MomentoCache(BaseCache):
     # Keys, timeouts and the shared store
 
     def _wire_key(self, key: Any, version: int | None) -> str:
-        made = self.make_key(key, version)
-        if _is_plain(made) and not self._checks_all_keys:
-            return encode_key(made.encode())
-        self.validate_key(made)
+        if self._makes_keys:
+            made = self.make_and_validate_key(key, version=version)
+        else:
+            made = self.make_key(key, version=version)
+            if _is_plain(made) and not self._checks_all_keys:
+                return encode_key(made.encode())
+            self.validate_key(made)
         with suppress(UnicodeEncodeError):
             return encode_key(made.encode())
         # Without the error as its cause, which would show the key.

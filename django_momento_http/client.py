@@ -165,26 +165,26 @@ class MomentoClient:
 
     def admit(self, attempt: _Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
-        attempt.started = self._clock()
-        refused: MomentoError | None = None
-        if attempt.started >= attempt.deadline:
-            refused = TimedOut("no time was left for it", kind="no_time")
-        elif attempt.body is not None and len(attempt.body) + attempt.key_size > _ITEM_LIMIT:
-            size = len(attempt.body)
-            refused = BadRequest(f"{size} bytes are more than the 5 MB that an item may have")
-        else:
-            tickets = self._gates.admit()
-            if isinstance(tickets, CircuitOpen):
-                refused = tickets
-            else:
-                attempt.tickets = tickets
-                if not attempt.has_new_token:
-                    attempt.authorization = self._token.known
-                if not attempt.authorization:
-                    refused = self._authorize(attempt, attempt.deadline - attempt.started)
+        refused = self._refusal(attempt)
         if refused is not None:
             self.counters.failed(refused.kind, was_sent=False)
         return refused
+
+    def _refusal(self, attempt: _Attempt) -> MomentoError | None:
+        body = attempt.body
+        if body is not None and len(body) + attempt.key_size > _ITEM_LIMIT:
+            return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
+        attempt.started = self._clock()
+        if attempt.started >= attempt.deadline:
+            return TimedOut("no time was left for it", kind="no_time")
+        tickets = self._gates.admit()
+        if isinstance(tickets, CircuitOpen):
+            return tickets
+        attempt.tickets = tickets
+        attempt.authorization = self._token.known
+        if attempt.authorization:
+            return None
+        return self._authorize(attempt, attempt.deadline - attempt.started)
 
     def _authorize(self, attempt: _Attempt, left: float) -> MomentoError | None:
         try:

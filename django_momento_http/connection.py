@@ -113,7 +113,7 @@ class Connection(Wire):
             kind = "tls" if type(broken) is ssl.SSLError else "connection"
             error = TransportError(f"the connection broke ({type(broken).__name__})", kind=kind)
         else:
-            self.reusable = parser.keep_alive and whole and not self._pending()
+            self.reusable = parser.keep_alive and whole
             return Reply(parser.status, parser.headers, content)
         # Outside the except block: what went wrong below may hold what nobody should read.
         raise error

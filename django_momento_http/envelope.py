@@ -32,7 +32,7 @@ from .registry import Coded, is_foreign
 from .serializers import Serializer
 
 _HEADER = struct.Struct("!3sBHH4sQQI")
-_SEALED = struct.Struct("!3sBHH4sQQI32s")  # the same and the signature
+_SEALED = struct.Struct(f"{_HEADER.format}32s")  # the same and the signature
 _BODY_AT = _SEALED.size
 _BLOCK_SIZE = 64  # of SHA-256
 _MAGIC, _VERSION = b"DMH", 1

@@ -170,7 +170,8 @@ class Fan:
         self._done.append((lane.call, answer))
         if lane.is_opening:
             self._opened(lane)
-        if lane.connection.reusable and not self._pool.is_wanted:
+        # A peer that has left, or said more than it was asked, shows now.
+        if lane.connection.reusable and not self._pool.is_wanted and lane.connection.is_quiet():
             call = self._next()
             if call is not None and not call.fresh:
                 self._load(lane, call)

@@ -48,6 +48,7 @@ class Gates:
 
     def admit(self) -> Tickets | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
+        # As each breaker's admit does while it is closed: this is on the way of every operation.
         account, service = self._account.ticket, self._service.ticket
         if account is not None and service is not None:
             return account, service

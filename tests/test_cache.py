@@ -727,6 +727,26 @@ def test_own_validation_is_obeyed(server: RunningServer) -> None:
     assert not server.requests
 
 
+def test_a_key_is_made_by_the_subclass(server: RunningServer) -> None:
+    """What a subclass makes of a key, and with which arguments, is what goes on the wire."""
+
+    class Tenant(MomentoCache):
+        def make_and_validate_key(self, key: str, version: int | None = None) -> str:
+            return f"tenant:{super().make_and_validate_key(key, version=version)}"
+
+    class Named(MomentoCache):
+        def make_key(self, key: str, *, version: int | None = None) -> str:  # type: ignore[override]
+            return f"named:{key}:{version}"
+
+    for kind in (Tenant, Named):
+        cache = kind(
+            CACHE, {"OPTIONS": server.cache_settings()["OPTIONS"] | {"CLEAR_MAX_AGE": None}}
+        )
+        cache.set("k", 1, version=3)
+        assert cache.get_many(["k"], version=3) == {"k": 1}
+    assert {request.key for request in server.requests} == {b"tenant::3:k", b"named:k:3"}
+
+
 # The class
 
 

@@ -417,3 +417,21 @@ def test_add_without_the_marker_replaces_nothing(server: RunningServer, make_cac
 def encode_marker(key_prefix: str) -> bytes:
     """Return the clear marker's key."""
     return b"\xffclear:" + key_prefix.encode()
+
+
+def test_a_marker_of_another_signing_key_is_no_marker(make_cache: Make) -> None:
+    """After a change of SIGNING_KEY the cache works: the old key's marker counts for nobody."""
+    make_cache(SIGNING_KEY="old").clear()
+    cache = make_cache(SIGNING_KEY="new")
+    cache.set("k", 1)
+    assert cache.get("k") == 1
+    assert cache.add("other", 2)
+    assert cache.get("other") == 2
+
+
+def test_a_delete_pays_for_no_marker(make_cache: Make, server: RunningServer) -> None:
+    """What removes a value asks nobody whether it is of this generation."""
+    cache = make_cache(CLEAR_MAX_AGE=0)
+    cache.delete_many(["a", "b"])
+    cache.set("k", 1, 0)
+    assert [request.method for request in server.requests] == ["DELETE"] * 3

@@ -10,7 +10,12 @@ import pytest
 
 from django_momento_http.client import MomentoClient, Operation, forget_endpoint, shared_client
 from django_momento_http.conf import read_options
-from django_momento_http.exceptions import AccessDenied, CircuitOpen, MomentoError
+from django_momento_http.exceptions import (
+    AccessDenied,
+    CircuitOpen,
+    MomentoError,
+    TransportError,
+)
 from django_momento_http.testing import Fault, RunningServer
 
 from .scripted import (
@@ -257,6 +262,67 @@ def test_the_budget_ends_the_retries_of_a_dying_service(make: Make) -> None:
             client._service.retries.earn()
         run(client)
         assert len(server.received) == 3
+
+
+def _tenths(client: Any) -> int:
+    tenths: int = client._service.retries._tenths
+    return tenths
+
+
+@pytest.mark.parametrize("is_many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize(
+    ("replies", "earned"),
+    [
+        ((reply(200),), 1),
+        ((reply(404, b"Key Not Found"),), 1),
+        ((reply(400),), 1),
+        ((reply(429),), 1),
+        ((reply(500), reply(200)), -10),
+        ((reply(500), reply(500)), -10),
+    ],
+)
+def test_what_was_sent_once_earns_and_what_was_sent_twice_does_not(
+    make: Make, is_many: bool, replies: tuple[bytes, ...], earned: int
+) -> None:
+    """An operation that was sent once earns a tenth of a retry, well or not; a retry costs one."""
+    with scripted(answer(*replies), answer(replies[-1])) as server:
+        client = make(server.endpoint)
+        while client._service.retries.spend():
+            pass
+        for _ in range(50):
+            client._service.retries.earn()
+        before = _tenths(client)
+        run_many(client, [OPERATIONS["get"]]) if is_many else run(client)
+        assert _tenths(client) - before == earned
+
+
+def test_an_operation_without_a_retry_left_earns(make: Make) -> None:
+    """What could not be repeated was sent once."""
+    with scripted(answer(reply(500))) as server:
+        client = make(server.endpoint)
+        while client._service.retries.spend():
+            pass
+        run(client)
+        assert _tenths(client) == 1
+
+
+def test_a_probe_that_is_sent_again_with_a_new_token_stays_the_probe(make: Make) -> None:
+    """A token that ran out while the breaker was open does not keep it open."""
+    tokens = iter(["old-token", "new-token"])
+
+    def by_token(peer: Peer) -> None:
+        while True:
+            is_old = peer.request().headers["authorization"] == "old-token"
+            peer.send(reply(401, b"") if is_old else reply(200, b"value"))
+
+    with scripted(by_token) as server:
+        client = make(server.endpoint, TOKEN=lambda: next(tokens))
+        for breaker in (client._service.breaker, client._gates._account):
+            while breaker.ticket is not None:
+                breaker.record(breaker.ticket, TransportError(), 0.0)
+            breaker._until = 0.0
+        assert bytes(run(client)) == b"value"
+        assert client.stats()["breaker"] == "closed"
 
 
 # Breaker

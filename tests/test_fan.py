@@ -1,6 +1,7 @@
 """Many at once: all are answered, none holds back another, and nothing is left behind."""
 
 import gc
+import socket
 import threading
 import time
 from collections import deque
@@ -377,3 +378,67 @@ def test_an_unexpected_error_is_one_call_s_alone(monkeypatch: pytest.MonkeyPatch
         kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found}
         assert kinds == {f"/{n}": "internal" if n == 3 else "fine" for n in range(6)}
         assert transport.pool._all == set(transport.pool._idle)
+
+
+@pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="needs MSG_MORE")
+def test_a_lane_whose_peer_leaves_unannounced_is_not_used_again() -> None:
+    """A peer that closes after each answer without saying so costs connections, no answers."""
+
+    def script(peer: Peer) -> None:
+        # The end comes in the same packet as the answer.
+        peer.sock.send(reply(200, peer.request().target.encode()), socket.MSG_MORE)
+
+    with scripted(script) as server, transport_to(server.endpoint, connections=1) as transport:
+        found = all_of(transport, [a_call(f"/{number}", seconds=20) for number in range(50)])
+        assert [getattr(answer, "status", answer) for _, answer in found] == [200] * 50
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_what_follows_a_large_answer_is_nobody_s(is_tls: bool, tmp_path: Path) -> None:
+    """A second answer behind a large one is not taken for the next call's."""
+    large = b"v" * 200_000
+
+    def script(peer: Peer) -> None:
+        while True:
+            target = peer.request().target
+            peer.pause(0.01)
+            second = reply(404, b"Key Not Found") if target == "/large" else b""
+            peer.send(reply(200, large if target == "/large" else target.encode()) + second)
+
+    trusted = {"ca_bundle": bundle(tmp_path)} if is_tls else {}
+    with (
+        scripted(script, tls=server_context() if is_tls else None) as server,
+        transport_to(server.endpoint, connections=1, connect_timeout=5, **trusted) as transport,
+    ):
+        targets = ["/large", *(f"/{number}" for number in range(5))]
+        found = all_of(transport, [a_call(target, seconds=20) for target in targets])
+        assert {call.target: answer.status for call, answer in found} == dict.fromkeys(targets, 200)
+
+
+def test_a_large_value_on_a_used_lane_is_sent_whole() -> None:
+    """A lane that has waited for an answer waits to send again when the next request is large."""
+    large = bytes(range(256)) * 19_000
+
+    def script(peer: Peer) -> None:
+        while True:
+            received = peer.request()
+            peer.send(reply(204 if received.body in (b"", large) else 400, b""))
+
+    with scripted(script) as server, transport_to(server.endpoint, connections=1) as transport:
+        calls = [a_call("/1", method="DELETE"), a_call("/2", large, seconds=20)]
+        found = all_of(transport, [*calls, a_call("/3", large, seconds=20)])
+        assert [getattr(answer, "status", answer) for _, answer in found] == [204] * 3
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(0.2, 9.0), (9.0, 0.2)])
+def test_a_call_of_many_ends_at_its_deadline_and_by_its_patience(
+    seconds: float, patience: float
+) -> None:
+    """The earlier of the two ends it."""
+    with scripted(silent) as server, transport_to(server.endpoint) as transport:
+        call = a_call(seconds=seconds)
+        call.patience = patience
+        began = time.monotonic()
+        [(_, found)] = all_of(transport, [call])
+        assert found.kind == "timeout"
+        assert 0.15 < time.monotonic() - began < 5

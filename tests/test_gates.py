@@ -1,0 +1,95 @@
+"""Which breaker an error concerns, and that neither loses its probe."""
+
+from collections.abc import Callable
+
+import pytest
+
+from django_momento_http.exceptions import AccessDenied, CircuitOpen, TransportError
+from django_momento_http.failures import Breaker
+from django_momento_http.gates import Gates, Tickets
+
+REFUSED = AccessDenied("the token is invalid or expired (401)", status=401)
+
+
+class Both:
+    """A service's breaker and an account's behind one gate, on a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.account, self.service = (
+            Breaker(1.0, lambda: self.now, random=lambda: 0.0) for _ in range(2)
+        )
+        self.gates = Gates(self.service, self.account)
+
+    def admitted(self) -> Tickets:
+        """Return the tickets of an operation that must be let through."""
+        tickets = self.gates.admit()
+        assert not isinstance(tickets, CircuitOpen)
+        return tickets
+
+    def refuse(self) -> None:
+        """Open the account's breaker."""
+        self.gates.record(self.admitted(), REFUSED, 0.1)
+
+    def fail(self) -> None:
+        """Open the service's breaker."""
+        ticket = self.service.ticket
+        assert ticket is not None
+        while self.service.ticket is not None:
+            self.service.record(ticket, TransportError(), 0.0)
+
+
+@pytest.fixture
+def both() -> Both:
+    """Two closed breakers."""
+    return Both()
+
+
+@pytest.mark.parametrize("trouble", [Both.refuse, Both.fail], ids=["account", "service"])
+def test_a_probe_that_succeeds_closes_its_breaker_while_the_other_is_calm(
+    both: Both, trouble: Callable[[Both], None]
+) -> None:
+    """A success is passed over only where it changes neither breaker."""
+    trouble(both)
+    assert both.gates.state == "open"
+    both.now += 20
+    both.gates.record(both.admitted(), None, 0.1)
+    assert both.gates.state == "closed"
+
+
+def test_a_probe_that_the_other_breaker_stops_is_the_next_caller_s(both: Both) -> None:
+    """What the service's breaker keeps back does not use the account's probe up."""
+    both.refuse()
+    both.now += 1.5
+    both.fail()
+    assert isinstance(both.gates.admit(), CircuitOpen)
+    assert both.account.state == "half-open"
+    both.service._until = both.now
+    both.admitted()
+
+
+def test_a_probe_that_was_given_back_is_the_next_caller_s(both: Both) -> None:
+    """A request that is repeated with a new token does not use the probe up."""
+    both.refuse()
+    both.now += 20
+    both.gates.give_back(both.admitted())
+    both.admitted()
+
+
+def test_a_refusal_says_what_opened_the_account_s_breaker(both: Both) -> None:
+    """It names the error that must be mended, and what to do; a 403 beside it does not count."""
+    first, second = both.admitted(), both.admitted()
+    both.gates.record(first, REFUSED, 0.1)
+    both.gates.record(second, AccessDenied("the token does not permit this", status=403), 0.1)
+    refused = both.gates.admit()
+    assert isinstance(refused, CircuitOpen)
+    assert str(refused) == f"not attempted since: {REFUSED}"
+
+
+def test_the_service_s_trouble_is_not_the_account_s(both: Both) -> None:
+    """A failure of the service opens its own breaker, a refused token the account's."""
+    both.fail()
+    assert (both.service.state, both.account.state) == ("open", "closed")
+    refused = both.gates.admit()
+    assert isinstance(refused, CircuitOpen)
+    assert "trouble with the service" in str(refused)
