@@ -23,7 +23,7 @@ from django_momento_http.exceptions import (
 from django_momento_http.failures import Breaker, RetryBudget, may_retry
 
 DEADLINE = 1.0
-WAITING = 0.99 * DEADLINE  # what an operation waits at most, so that it keeps the deadline in all
+WAITING = 0.95 * DEADLINE  # what an operation waits at most, so that it keeps the deadline in all
 HEALTHY = 0.002  # seconds of an ordinary operation
 AT_ONCE = 0.00002  # seconds of an operation that the open breaker answers
 WARM_UP = 10.0  # seconds of good service before the trouble

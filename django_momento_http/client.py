@@ -33,7 +33,7 @@ from .transport import Origin, Transport
 _ITEM_LIMIT = 5 * 1024 * 1024
 # The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
 # besides, so that it keeps the timeout in all.
-_WAITING = 0.99
+_WAITING = 0.95
 _NO_TICKETS: Tickets = (0, 0)
 
 

@@ -24,7 +24,7 @@ RETRY_STATUSES = frozenset({500, 502, 503, 504})
 LEAST_TIME_LEFT = 0.1  # of the deadline: with less, a second attempt would time out too
 
 # The breaker. The simulation chose the first four and the pauses. In deadlines ...
-BUDGET = 2.9  # may be lost: what a page pays, once; under 3, as timeouts come a little early
+BUDGET = 2.8  # may be lost: what a page pays, once; under 3, as timeouts come a little early
 REFUND = 0.25  # a success gives back; with 0.2, one in 20 timing out opens it too often
 LEAST_LOSS = 0.25  # an instant failure costs: 12 refusals open it, one 503 in five does not
 ALLOWANCE = 1.0  # left after a successful probe: more, and a half-dead service costs more pages
