@@ -238,8 +238,8 @@ class Connection(Wire):
         return body
 
 
-def _parts(head: bytes, body: Body | None) -> tuple[Body, Body | None]:
+def _parts(head: bytes, body: Body) -> tuple[Body, Body | None]:
     """Return what to send first, and what then."""
-    if body is None or len(body) > _JOIN_LIMIT:
+    if len(body) > _JOIN_LIMIT:
         return head, body
     return head + body, None

@@ -107,11 +107,8 @@ class Store:
 
     def has_key(self, key: str) -> Plan[bool]:
         """Return whether there is a value that can be had."""
-        errors: list[MomentoError] = []
-        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
-        if errors:
-            self._on_error.report("has_key", errors)
-        return value is not MISSING
+        value = yield from self._read("has_key", key)
+        return value is not MISSING and value is not _UNKNOWN
 
     def ttl(self, key: str) -> Plan[float | None]:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
