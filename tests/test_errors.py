@@ -444,14 +444,16 @@ def test_one_deadline_for_all_requests(
 def test_a_late_answer_is_nobodys(make: Make, server: RunningServer) -> None:
     """An answer that comes after its operation has ended is not taken for the next one's."""
     make().set_many({"a": "of a", "b": "of b"})
-    cache = make(REQUEST_TIMEOUT=DEADLINE)
-    server.inject(Fault(delay=DEADLINE * 1.5, key=b":1:a"))
-    assert cache.get("a") is None
-    seen = [cache.get("b") for _ in range(5)]
-    seen += [cache.get_many(["b"]).get("b") for _ in range(5)]
-    # A loaded machine may be late once; it must not have the other's value then.
-    assert "of b" in seen
-    assert set(seen) <= {"of b", None}
+    for attempt in range(3):  # a loaded machine may be late once
+        cache = make(REQUEST_TIMEOUT=DEADLINE + attempt / 1000)
+        server.inject(Fault(delay=DEADLINE * 1.5, key=b":1:a"))
+        assert cache.get("a") is None
+        seen = [cache.get("b") for _ in range(5)]
+        seen += [cache.get_many(["b"]).get("b") for _ in range(5)]
+        assert set(seen) <= {"of b", None}
+        if None not in seen:
+            return
+    pytest.fail("the next requests were not served")
 
 
 # The breaker
