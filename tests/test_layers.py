@@ -12,7 +12,7 @@ PACKAGE = Path(django_momento_http.__file__).parent
 
 # Lowest first. A module may import those of lower layers, and those before it in its own.
 LAYERS = [
-    ["exceptions", "regions", "registry", "flight", "process", "polling", "counters"],
+    ["exceptions", "interrupts", "regions", "registry", "flight", "process", "polling", "counters"],
     ["serializers", "compressors"],
     ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
     ["envelope", "generation", "conf", "tokens"],

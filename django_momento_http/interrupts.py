@@ -1,0 +1,45 @@
+"""Whether an exception came from outside: raised by a signal handler, at whatever instruction.
+
+Celery's soft time limit, RQ's timeouts and a server's abort arrive so, and must not be taken for an
+error of the code that they interrupt. What another thread raises in this one
+(``PyThreadState_SetAsyncExc``) leaves no trace and cannot be told. It knows nothing of what is
+interrupted.
+"""
+
+import functools
+import signal
+from collections.abc import Iterator
+from types import CodeType, TracebackType
+from typing import Any
+
+
+def is_raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether the exception passed through a Python signal handler; costs about 100 us.
+
+    Only its own traceback counts: a caller may use the cache while it handles such an exception.
+    """
+    handlers = frozenset(_handlers())
+    return any(code in handlers for code in _codes(error.__traceback__))
+
+
+def _codes(traceback: TracebackType | None) -> Iterator[CodeType]:
+    while traceback is not None:
+        yield traceback.tb_frame.f_code
+        traceback = traceback.tb_next
+
+
+def _handlers() -> Iterator[CodeType]:
+    for number in signal.valid_signals():
+        code = _code_of(signal.getsignal(number))
+        if code is not None:
+            yield code
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """Return what a handler runs; None for those that are no Python code."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__"):
+        handler = getattr(handler, "__func__", None) or getattr(type(handler), "__call__", None)  # noqa: B004
+    code = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
