@@ -11,12 +11,11 @@ from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
-from django.utils.encoding import force_bytes
 
 from .conf import Options, read_options
+from .signing import signing_keys
 from .space import Space, encode_key
 from .store import Store, shared_store
 
@@ -37,7 +36,7 @@ class MomentoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         options = _options(location, params)
         super().__init__(params)
-        self._space = Space(options, str(self.key_prefix), _secrets(options))
+        self._space = Space(options, str(self.key_prefix), signing_keys(options.signing_key))
         self._makes_keys = type(self).make_and_validate_key is not BaseCache.make_and_validate_key
         self._checks_all_keys = type(self).validate_key is not BaseCache.validate_key
         self._shared = self._find_store()
@@ -296,10 +295,3 @@ def _options(location: str, params: dict[str, Any]) -> Options:
     # wherever it was written.
     params.clear()
     raise ImproperlyConfigured(problem)
-
-
-def _secrets(options: Options) -> tuple[bytes, ...]:
-    """Return the keys of the value signature: the first signs, all verify."""
-    if options.signing_key is not None:
-        return (options.signing_key.encode(),)
-    return tuple(force_bytes(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))

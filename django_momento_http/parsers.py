@@ -9,6 +9,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -96,12 +97,23 @@ def named(accepted: str, find: Callable[[str], T]) -> Callable[[object], T]:
 
 
 def secret(value: object) -> str:
-    """Parse a string that no message may show."""
+    """Parse a text that no message may show."""
     if not isinstance(value, str):
         raise ValueError(f"must be a string, not {type(value).__name__}")
-    if not value:
+    encoded_secret(value)
+    return str(value)
+
+
+def encoded_secret(value: object) -> bytes:
+    """Parse text or bytes that nobody can guess, as far as their emptiness goes."""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"must be a string or bytes, not {type(value).__name__}")
+    if not value.strip():
         raise ValueError("must not be empty")
-    return value
+    with suppress(UnicodeEncodeError):
+        return bytes(value) if isinstance(value, bytes) else value.encode()
+    # Without the error as its cause, which holds the secret.
+    raise ValueError("must be a string that UTF-8 can encode")
 
 
 def file(value: object) -> str:

@@ -24,7 +24,7 @@ LAYERS = [
     ["runner"],
     ["values"],
     ["store"],
-    ["cache"],
+    ["signing", "cache"],
     ["aliases", "checks", "diagnosis", "probe"],
     ["testing", "pytest_plugin", "apps", "management"],
 ]
@@ -34,7 +34,8 @@ ALONE = ["server"]
 # Who may use the server: what wraps it for tests.
 USERS_OF_THE_SERVER = {"testing"}
 # Modules that must be readable without Django, and those that may know `requests`.
-WITHOUT_DJANGO = set(ORDER[: ORDER.index("cache")]) - {"conf", "credentials", "parsers", "registry"}
+WITHOUT_DJANGO = set(ORDER[: ORDER.index("signing")])
+WITHOUT_DJANGO -= {"conf", "credentials", "parsers", "registry"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
