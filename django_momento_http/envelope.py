@@ -158,8 +158,6 @@ class Envelope:
     def load(self, stored: Stored) -> Any:
         """Return the value; StoredValueError when this process cannot make it again."""
         codec = serializers.by_code(stored.serializer, self._serializer)
-        if codec is None:
-            raise StoredValueError("a stored value was written with an unknown SERIALIZER")
         payload = stored.body if stored.compressor == _UNCOMPRESSED else self._inflated(stored)
         try:
             return codec.loads(_argument(stored.serializer, payload))

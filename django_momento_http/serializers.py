@@ -8,10 +8,13 @@ import json
 import pickle
 from typing import Any, Protocol
 
+from .exceptions import StoredValueError
 from .registry import Coded, Registry
 
 # The newest protocol that every supported Python reads and writes.
 _PICKLE_PROTOCOL = 5
+# Its number in stored values.
+_PICKLE = 1
 
 
 class Serializer(Protocol):
@@ -49,7 +52,7 @@ class JSONSerializer:
 
 
 _REGISTRY: Registry[Serializer] = Registry(
-    {"pickle": (1, PickleSerializer), "json": (2, JSONSerializer)}, ("dumps", "loads")
+    {"pickle": (_PICKLE, PickleSerializer), "json": (2, JSONSerializer)}, ("dumps", "loads")
 )
 
 
@@ -58,6 +61,18 @@ def find(spec: str) -> Coded[Serializer]:
     return _REGISTRY.find(spec)
 
 
-def by_code(code: int, configured: Coded[Serializer]) -> Serializer | None:
-    """Return the serializer that wrote a stored value, None when this process does not know it."""
-    return _REGISTRY.by_code(code, configured)
+def by_code(code: int, configured: Coded[Serializer]) -> Serializer:
+    """Return the serializer that wrote a stored value; StoredValueError where it may not load one.
+
+    Loading a pickle runs code, so only an alias that is configured to does it.
+    """
+    if code == configured.code:
+        return configured.codec
+    if code == _PICKLE:
+        raise StoredValueError(
+            'a stored value was written with SERIALIZER "pickle", which this alias does not load'
+        )
+    serializer = _REGISTRY.by_code(code, configured)
+    if serializer is None:
+        raise StoredValueError("a stored value was written with an unknown SERIALIZER")
+    return serializer

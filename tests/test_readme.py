@@ -607,10 +607,11 @@ class Gone:
 
 
 OWN = {"SERIALIZER": "myproject.codecs.DatesAndDecimals", "COMPRESSOR": "myproject.codecs.Lzma"}
-BUILT_IN = {"SERIALIZER": "json", "COMPRESSOR": None}
 # For each row: what is set when the value is written, and when it is read.
 CHANGES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "`SERIALIZER` or `COMPRESSOR`, from a built-in one": ({}, BUILT_IN),
+    '`SERIALIZER`, from `"json"` to another': ({"SERIALIZER": "json"}, OWN),
+    '`SERIALIZER`, from `"pickle"` to another': ({}, {"SERIALIZER": "json"}),
+    "`COMPRESSOR`, from a built-in one": ({}, {"COMPRESSOR": None}),
     "`SERIALIZER` or `COMPRESSOR`, from a class of your own to another, or its dotted path": (
         OWN,
         {},

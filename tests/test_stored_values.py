@@ -227,11 +227,13 @@ CODECS = [
 
 @pytest.mark.parametrize("writer", CODECS, ids=str)
 def test_settings_change_while_values_live(make_cache: Make, writer: dict[str, Any]) -> None:
-    """What was written under one SERIALIZER and COMPRESSOR is read under every other."""
+    """What one SERIALIZER and COMPRESSOR wrote every other reads, but no pickle under "json"."""
     value = {"text": "x" * 5000}
     make_cache(CLEAR_MAX_AGE=None, **writer).set("k", value)
     for reader in CODECS:
-        assert make_cache(CLEAR_MAX_AGE=None, **reader).get("k") == value
+        is_refused = (writer["SERIALIZER"], reader["SERIALIZER"]) == ("pickle", "json")
+        found = make_cache(CLEAR_MAX_AGE=None, **reader).get("k")
+        assert found == (None if is_refused else value)
 
 
 @pytest.mark.parametrize(
