@@ -125,7 +125,7 @@ class MomentoClient:
             )
         )
         account = breaker(options.request_timeout, f"cache {options.location!r}")
-        self._gates = Gates(self._service.breaker, account)
+        self._gates = Gates(self._service.breaker, account, clock)
         self._token = TokenSource(options.token)
         self.counters = Counters()
 
@@ -139,6 +139,11 @@ class MomentoClient:
             "breaker": self._gates.state,
             "breaker_openings": self._gates.openings,
         }
+
+    @property
+    def is_unimpaired(self) -> bool:
+        """Whether requests that nobody waits for may go out now."""
+        return self._gates.is_unimpaired
 
     def deadline(self, count: int, began: float) -> float:
         """Return by when so many operations, begun then and under way at once, must have ended."""

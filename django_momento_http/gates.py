@@ -5,6 +5,8 @@ configuration's: a refused token, a missing cache or a used-up limit opens it. I
 """
 
 import logging
+import time
+from collections.abc import Callable
 
 from .exceptions import (
     AccessDenied,
@@ -21,6 +23,8 @@ logger = logging.getLogger("django_momento_http")
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
 _UNKNOWN = CircuitOpen()
 _FORBIDDEN = 403  # concerns one operation, and opens nothing
+# After an answer 429 an account is given so many seconds without requests that could wait.
+_SPARED_SECONDS = 60.0
 # What an admitted operation was given by each breaker: the account's, the service's.
 Tickets = tuple[int, int]
 
@@ -28,9 +32,13 @@ Tickets = tuple[int, int]
 class Gates:
     """The breakers of one configuration; safe under threads."""
 
-    def __init__(self, service: Breaker, account: Breaker) -> None:
+    def __init__(
+        self, service: Breaker, account: Breaker, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._service = service
         self._account = account
+        self._clock = clock
+        self._spared_until = 0.0  # 0: no limit was ever met
         self._trouble = "", ""  # what opened the account's breaker: reason and advice
 
     def __repr__(self) -> str:
@@ -45,6 +53,13 @@ class Gates:
     def openings(self) -> int:
         """How often they opened."""
         return self._account.openings + self._service.openings
+
+    @property
+    def is_unimpaired(self) -> bool:
+        """Whether requests that nobody waits for may go out: all closed, no limit met lately."""
+        if self._account.ticket is None or self._service.ticket is None:
+            return False
+        return not self._spared_until or self._clock() >= self._spared_until
 
     def admit(self) -> Tickets | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
@@ -69,6 +84,8 @@ class Gates:
         """Take the result of an admitted operation and the seconds that it cost."""
         if error is None and self._account.is_calm and self._service.is_calm:
             return
+        if isinstance(error, RateLimited):
+            self._spared_until = self._clock() + _SPARED_SECONDS
         of_account = of_service = error
         if isinstance(error, _ACCOUNT_ERRORS):
             of_service = None

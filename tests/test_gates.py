@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from django_momento_http.exceptions import AccessDenied, CircuitOpen, TransportError
+from django_momento_http.exceptions import (
+    AccessDenied,
+    BadRequest,
+    CircuitOpen,
+    MomentoError,
+    RateLimited,
+    TransportError,
+)
 from django_momento_http.failures import Breaker
 from django_momento_http.gates import Gates, Tickets
 
@@ -19,7 +26,7 @@ class Both:
         self.account, self.service = (
             Breaker(1.0, lambda: self.now, random=lambda: 0.0) for _ in range(2)
         )
-        self.gates = Gates(self.service, self.account)
+        self.gates = Gates(self.service, self.account, lambda: self.now)
 
     def admitted(self) -> Tickets:
         """Return the tickets of an operation that must be let through."""
@@ -93,3 +100,35 @@ def test_the_service_s_trouble_is_not_the_account_s(both: Both) -> None:
     refused = both.gates.admit()
     assert isinstance(refused, CircuitOpen)
     assert "trouble with the service" in str(refused)
+
+
+@pytest.mark.parametrize("trouble", [Both.refuse, Both.fail], ids=["account", "service"])
+def test_nothing_that_could_wait_goes_out_until_a_probe_has_succeeded(
+    both: Both, trouble: Callable[[Both], None]
+) -> None:
+    """Neither while a breaker is open nor while it probes is a client unimpaired."""
+    assert both.gates.is_unimpaired
+    trouble(both)
+    assert not both.gates.is_unimpaired
+    both.now += 20
+    probe = both.admitted()
+    assert not both.gates.is_unimpaired
+    both.gates.record(probe, None, 0.1)
+    assert both.gates.is_unimpaired
+
+
+def test_an_account_whose_limit_was_met_is_spared_for_a_minute(both: Both) -> None:
+    """One answer 429 opens nothing, and requests that could wait do so for 60 seconds."""
+    both.gates.record(both.admitted(), RateLimited(), 0.1)
+    assert both.gates.state == "closed"
+    both.now += 59.9
+    assert not both.gates.is_unimpaired
+    both.now += 0.1
+    assert both.gates.is_unimpaired
+
+
+@pytest.mark.parametrize("error", [BadRequest(status=400), AccessDenied(status=403)])
+def test_what_one_request_is_refused_for_impairs_nothing(both: Both, error: MomentoError) -> None:
+    """A refusal that concerns one operation says nothing of the others."""
+    both.gates.record(both.admitted(), error, 0.1)
+    assert both.gates.is_unimpaired
