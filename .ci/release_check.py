@@ -26,8 +26,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "django_momento_http"
 # What the sdist holds of the repository; pyproject.toml has the same list for hatchling.
-SDIST_FOLDERS = (PACKAGE, "example_project", "tests")
-SDIST_FILES = {".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"}
+SDIST_FOLDERS = (PACKAGE, "docs", "example_project", "tests")
+SDIST_FILES = {
+    ".gitignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "benchmarks/breaker.md",
+    "benchmarks/costs.md",
+    "benchmarks/results.md",
+    "benchmarks/results.svg",
+    "benchmarks/trouble.md",
+    "pyproject.toml",
+}
 WHEEL_METADATA = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"}
 DAY = 86_400
 

@@ -1,7 +1,8 @@
 """Say whether a tag may become a release: ``python .ci/release_tag.py v1.2.3``.
 
-The tag is ``v`` and the package's version, which has three numbers, and CHANGELOG.md has a dated
-heading of that version with something under it. It knows nothing of git: the tag is an argument.
+The tag is ``v`` and the package's version, which has three numbers, CHANGELOG.md has a dated
+heading of that version with something under it, and README has no link that leads nowhere on PyPI.
+It knows nothing of git: the tag is an argument.
 """
 
 import re
@@ -33,10 +34,21 @@ def problems(tag: str, version: str, changelog: str) -> list[str]:
     return found
 
 
+def dead_links(readme: str) -> list[str]:
+    """Return the links that lead nowhere once README stands alone, as on PyPI."""
+    targets = re.findall(r"(?:\]\(|^\[[^\]]+\]: )([^\s)]+)", readme, re.MULTILINE)
+    return [
+        f"README links to {target}: see CONTRIBUTING.md, Addresses"
+        for target in targets
+        if not target.startswith(("https://", "http://", "#"))
+    ]
+
+
 def main() -> int:
     """Return the exit status: 0 where the tag may be released."""
     version = package_version((ROOT / "django_momento_http" / "__init__.py").read_text())
     found = problems(sys.argv[1], version, (ROOT / "CHANGELOG.md").read_text())
+    found += dead_links((ROOT / "README.md").read_text())
     print("\n".join(found) or f"{sys.argv[1]} may be released")
     return 1 if found else 0
 
