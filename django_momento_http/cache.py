@@ -27,7 +27,7 @@ _is_plain = re.compile(r"[!-~]{1,250}").fullmatch
 class MomentoCache(BaseCache):
     """Django's cache, kept in Momento over plain HTTP.
 
-    LOCATION is the Momento cache's name; the README describes OPTIONS. Building one raises
+    LOCATION is the cache's name; ``docs/settings.md`` describes OPTIONS. Building one raises
     ``ImproperlyConfigured``; methods raise ``MomentoError`` only with ON_ERROR "raise". Instances
     are cheap, because Django makes one per thread and task: those of one configuration share
     connections and everything else that is worth keeping.
@@ -239,7 +239,7 @@ class MomentoCache(BaseCache):
         """See close()."""
 
     def stats(self) -> dict[str, object]:
-        """Return what this configuration did in this process: see the README."""
+        """Return what this configuration did in this process: see ``docs/methods.md``."""
         return self._store.stats()
 
     # Keys, timeouts and the shared store

@@ -121,7 +121,7 @@ def _project(now: float, environ: Mapping[str, str]) -> Project:
         if isinstance(found, Alias):
             aliases.append(found)
         else:
-            advice = "Correct this alias; the README has a table of all options."
+            advice = "Correct this alias; the documentation has a table of all options."
             broken.append(Finding(name, str(found), advice))
     return Project(aliases, broken, list(misplaced()), now, environ)
 

@@ -139,6 +139,21 @@ def test_which_tag_may_be_released(
         assert complaint in "\n".join(found)
 
 
+@pytest.mark.parametrize(
+    ("readme", "dead"),
+    [
+        ("[a](https://x.example/) [b] <https://y.example/> [c](#heading)\n", 0),
+        ("[a](docs/a.md)\n", 1),
+        ("![a](benchmarks/a.svg)\n", 1),
+        ("[a] [b]\n\n[a]: docs/a.md#heading\n[b]: SECURITY.md\n", 2),
+    ],
+    ids=["addresses", "inline", "picture", "at-the-end"],
+)
+def test_dead_links_are_not_released(readme: str, dead: int) -> None:
+    """On PyPI, README stands alone: what leads to a file beside it is named."""
+    assert len(program("release_tag").dead_links(readme)) == dead
+
+
 def test_the_version_is_read_without_an_import() -> None:
     """The tag is compared with the version that the package has."""
     source = Path(django_momento_http.__file__).read_text()

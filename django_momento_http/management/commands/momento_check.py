@@ -103,7 +103,7 @@ def _report(alias: str) -> Report:
         problem = str(error)
     else:
         return examine(alias, backend)
-    advice = f"Correct CACHES[{alias!r}]; the README has a table of all options."
+    advice = f"Correct CACHES[{alias!r}]; the documentation has a table of all options."
     return Report(alias, problems=[Trouble("settings", "settings", problem, advice)])
 
 
