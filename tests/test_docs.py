@@ -365,6 +365,17 @@ def test_the_snippets_on_testing_run(code: str, tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_what_is_said_of_a_running_server() -> None:
+    """It has what the page on testing names."""
+    sentence = (
+        prose("testing").partition("Of a running server, ")[2].partition(" Or in one line")[0]
+    )
+    names = re.findall(r"`(\w+)", sentence)
+    assert len(names) == 5
+    with running_server() as server:
+        assert all(hasattr(server, name) for name in names)
+
+
 # Trouble, servers
 
 
