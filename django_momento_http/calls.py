@@ -34,6 +34,10 @@ class Call:
         self.patience = patience
         self.fresh = False
 
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed."""
+        self.deadline += seconds
+
     def head(self, common: str, extra: str = "") -> bytes:
         """Return the request line and headers as they go on the wire."""
         length = "" if self.body is None else _body_headers(len(self.body))

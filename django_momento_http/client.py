@@ -5,10 +5,9 @@ other. It knows the service's API, and nothing of Django or of what the bytes me
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .answers import Outcome, outcome_of
 from .calls import Answer, Call
@@ -28,6 +27,9 @@ from .replies import Body
 from .tokens import TokenSource
 from .transport import Origin, Transport
 
+if TYPE_CHECKING:
+    from .fan import Fan
+
 # "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
 # takes is never refused here, and what it refuses is a 400.
 _ITEM_LIMIT = 5 * 1024 * 1024
@@ -38,12 +40,16 @@ _NO_TICKETS: Tickets = (0, 0)
 
 
 class Operation(NamedTuple):
-    """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds."""
+    """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds.
+
+    One that ``is_beside`` others, first in their list, gives them no more time to wait.
+    """
 
     method: str
     key: str
     body: Body | None = None
     ttl: int = 0
+    is_beside: bool = False
 
     @classmethod
     def get(cls, key: str) -> "Operation":
@@ -83,7 +89,7 @@ class Service:
 _SERVICES: PerProcess[_Endpoint, Service] = PerProcess(Service, Service.close)
 
 
-class _Attempt(Call):
+class Attempt(Call):
     """One operation on its way: its request, and what is needed to judge the answer."""
 
     __slots__ = ("has_new_token", "is_retry", "key_size", "started", "tag", "tickets")
@@ -91,7 +97,7 @@ class _Attempt(Call):
     def __init__(
         self, operation: Operation, path: str, deadline: float, patience: float, tag: object
     ) -> None:
-        method, key, body, ttl = operation
+        method, key, body, ttl, _ = operation
         target = path + key if method != "PUT" else f"{path}{key}&ttl_seconds={ttl}"
         super().__init__(method, target, body, deadline, patience)
         # In Base64 on the wire.
@@ -102,12 +108,17 @@ class _Attempt(Call):
         self.tickets = _NO_TICKETS
         self.started = 0.0
 
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed."""
+        super().postpone(seconds)
+        self.started += seconds
+
 
 class MomentoClient:
     """One Momento cache as this process uses it; safe under threads."""
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._location = options.location
         self._path = f"/cache/{options.location}?key_base64="
         self._patience = _WAITING * options.request_timeout
@@ -157,29 +168,29 @@ class MomentoClient:
             if refused is not None:
                 return refused
             outcome = self.settle(attempt, self._service.transport.exchange(attempt))
-            if not isinstance(outcome, _Attempt):
+            if not isinstance(outcome, Attempt):
                 return outcome
 
-    def batch(self) -> "Batch":
-        """Return an empty batch, for operations that are to be under way at once."""
-        return Batch(self, self._service.transport)
+    def fan(self, next_call: Callable[[], Call | None]) -> "Fan":
+        """Return what sends many attempts at once."""
+        return self._service.transport.fan(next_call)
 
-    def attempt(self, operation: Operation, deadline: float, tag: object = None) -> _Attempt:
+    def attempt(self, operation: Operation, deadline: float, tag: object = None) -> Attempt:
         """Return the operation, ready to be admitted."""
-        return _Attempt(operation, self._path, deadline, self._patience, tag)
+        return Attempt(operation, self._path, deadline, self._patience, tag)
 
-    def admit(self, attempt: _Attempt) -> MomentoError | None:
+    def admit(self, attempt: Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
         refused = self._refusal(attempt)
         if refused is not None:
             self.counters.failed(refused.kind, was_sent=False)
         return refused
 
-    def _refusal(self, attempt: _Attempt) -> MomentoError | None:
+    def _refusal(self, attempt: Attempt) -> MomentoError | None:
         body = attempt.body
         if body is not None and len(body) + attempt.key_size > _ITEM_LIMIT:
             return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
-        attempt.started = self._clock()
+        attempt.started = self.clock()
         if attempt.started >= attempt.deadline:
             return TimedOut("no time was left for it", kind="no_time")
         tickets = self._gates.admit()
@@ -191,7 +202,7 @@ class MomentoClient:
             return None
         return self._authorize(attempt, attempt.deadline - attempt.started)
 
-    def _authorize(self, attempt: _Attempt, left: float) -> MomentoError | None:
+    def _authorize(self, attempt: Attempt, left: float) -> MomentoError | None:
         try:
             attempt.authorization = self._token.current(left)
         except AccessDenied as error:
@@ -201,12 +212,12 @@ class MomentoClient:
         self._gates.give_back(attempt.tickets, denied)
         return denied
 
-    def settle(self, attempt: _Attempt, answer: Answer, company: int = 1) -> "Outcome | _Attempt":
+    def settle(self, attempt: Attempt, answer: Answer, company: int = 1) -> "Outcome | Attempt":
         """Return what an answer means; the attempt itself when it is to be sent again.
 
         ``company`` is how many were waited for together: they share the seconds that were lost.
         """
-        elapsed = self._clock() - attempt.started
+        elapsed = self.clock() - attempt.started
         outcome = outcome_of(attempt.method, answer)
         if not isinstance(outcome, MomentoError):
             if not attempt.is_retry:
@@ -224,11 +235,11 @@ class MomentoClient:
         self._gates.record(attempt.tickets, outcome, elapsed / company)
         return attempt if self._try_again(attempt, outcome) else outcome
 
-    def _renew_token(self, attempt: _Attempt, error: MomentoError) -> bool:
+    def _renew_token(self, attempt: Attempt, error: MomentoError) -> bool:
         if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:
             return False
         try:
-            token = self._token.renew(attempt.authorization, attempt.deadline - self._clock())
+            token = self._token.renew(attempt.authorization, attempt.deadline - self.clock())
         except AccessDenied:
             return False
         if token is None:
@@ -237,69 +248,16 @@ class MomentoClient:
         attempt.has_new_token = True
         return True
 
-    def _try_again(self, attempt: _Attempt, error: MomentoError) -> bool:
+    def _try_again(self, attempt: Attempt, error: MomentoError) -> bool:
         if attempt.is_retry:
             return False
-        left = attempt.deadline - self._clock()
+        left = attempt.deadline - self.clock()
         if not (may_retry(error, left, self._patience) and self._service.retries.spend()):
             self._service.retries.earn()
             return False
         self.counters.retried()
         attempt.is_retry = attempt.fresh = True
         return True
-
-
-class Batch:
-    """Operations under way at once; more may be added while the outcomes come."""
-
-    def __init__(self, client: MomentoClient, transport: Transport) -> None:
-        self._client = client
-        self._transport = transport
-        self._waiting: deque[tuple[Operation, float, object]] = deque()
-        self._again: list[_Attempt] = []
-        self._settled: list[tuple[Any, Outcome]] = []
-        self._under_way = 0
-
-    def add(self, operation: Operation, deadline: float, tag: object) -> None:
-        """Put an operation under way; its outcome comes with the tag."""
-        self._waiting.append((operation, deadline, tag))
-
-    def outcomes(self) -> Iterator[list[tuple[Any, Outcome]]]:
-        """Yield lists of (tag, outcome) as they come, until nothing is under way."""
-        while self._waiting or self._again or self._settled:
-            for answers in self._transport.exchange_many(self._next):
-                self._settle(answers)
-                yield from self._drain()
-            yield from self._drain()
-
-    def _next(self) -> Call | None:
-        while self._again or self._waiting:
-            # Made only now: a thousand of them would not stay in the processor's cache.
-            attempt = (
-                self._again.pop() if self._again else self._client.attempt(*self._waiting.popleft())
-            )
-            refused = self._client.admit(attempt)
-            if refused is None:
-                self._under_way += 1
-                return attempt
-            self._settled.append((attempt.tag, refused))
-        return None
-
-    def _settle(self, answers: list[tuple[Call, Answer]]) -> None:
-        company = self._under_way
-        self._under_way -= len(answers)
-        for attempt, answer in answers:
-            assert isinstance(attempt, _Attempt)  # noqa: S101 - only attempts are handed down
-            outcome = self._client.settle(attempt, answer, company)
-            if isinstance(outcome, _Attempt):
-                self._again.append(outcome)
-            else:
-                self._settled.append((attempt.tag, outcome))
-
-    def _drain(self) -> Iterator[list[tuple[Any, Outcome]]]:
-        if self._settled:
-            settled, self._settled = self._settled, []
-            yield settled
 
 
 _CLIENTS: PerProcess[Options, MomentoClient] = PerProcess(MomentoClient)

@@ -125,7 +125,7 @@ class Connection(Wire):
         limit = min(deadline, now + self._route.connect_timeout)
         try:
             yield from self._connect(self._addresses(limit - now), limit)
-            self.until = limit
+            self.until = self._limit
             if self._route.tunnel:
                 yield from self._open_tunnel()
             if self._route.tls is not None:

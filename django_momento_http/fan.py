@@ -36,6 +36,11 @@ class _Lane:
         """Return when the lane must have moved on."""
         return min(self.until, self.connection.until)
 
+    def postpone(self, seconds: float) -> None:
+        self.until += seconds
+        self.call.postpone(seconds)
+        self.connection.postpone(seconds)
+
 
 class Fan:
     """One ``exchange_many``: its lanes, and the answers not yet handed on."""
@@ -60,6 +65,8 @@ class Fan:
         self._done: list[tuple[Call, Answer]] = []
         # No lane ends before this; found anew only when it has passed.
         self._soonest = float("inf")
+        # The caller's code took long: what is under way goes first.
+        self._is_behind = False
 
     def answers(self) -> Iterator[list[tuple[Call, Answer]]]:
         """Yield lists of answers until nothing is under way and nothing is left to send."""
@@ -79,6 +86,20 @@ class Fan:
                 lane.connection.reusable = False
                 self._release(lane)
 
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed for all that is under way: the caller's code had them.
+
+        May be called within ``next_call``, too.
+        """
+        for lane in self._lanes.values():
+            lane.postpone(seconds)
+        for call, _ in self._done:
+            call.postpone(seconds)
+        if self._held is not None:
+            self._held.postpone(seconds)
+        self._soonest += seconds
+        self._is_behind = True
+
     def _fill(self) -> None:
         while len(self._lanes) < self._limit and self._opening < _OPENING_LIMIT:
             call = self._next()
@@ -93,6 +114,8 @@ class Fan:
                 self._held = call
                 return
             self._start(_Lane(connection), call)
+            if self._is_behind:
+                return
 
     def _next(self) -> Call | None:
         held, self._held = self._held, None
@@ -121,7 +144,8 @@ class Fan:
 
     def _advance(self) -> None:
         """Wait for the first socket that is ready, or for the first lane whose time is up."""
-        left = max(self._soonest - self._clock(), 0.0)
+        left = 0.0 if self._is_behind else max(self._soonest - self._clock(), 0.0)
+        self._is_behind = False
         for fd, events in self._poll.poll(left * 1000):
             self._step(self._lanes[fd], events)
         now = self._clock()

@@ -2,27 +2,30 @@
 
 A plan is a generator that yields an operation and is sent its outcome, or yields a list of them and
 is sent their outcomes as (index, outcome) pairs in the order in which they come; what it returns is
-the result. So each cache method is written once for sync and async. It knows how plans are driven,
-not what they are for.
+the result. So each cache method is written once for sync and async. In a list, a callable may stand
+for the operation that it makes when its turn to be sent has come. What a plan's own code takes is
+not charged to its time, nor to another's. It knows how plans are driven, not what they are for.
 """
 
 import asyncio
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from .answers import Outcome
-from .client import Batch, MomentoClient, Operation
+from .batch import Asked, Batch
+from .client import MomentoClient, Operation
 
 T = TypeVar("T")
 Outcomes = Iterable[tuple[int, Outcome]]
 # What is sent in is an Outcome for an Operation, Outcomes for a list of them.
-Plan = Generator[Operation | list[Operation], Any, T]
+Plan = Generator[Operation | list[Operation] | list[Asked], Any, T]
 
 # Each is a burst under way; further bursts meanwhile go together when one ends.
 _WORKERS = 32
@@ -35,11 +38,13 @@ class _Job:
 
     __slots__ = (
         "_context",
+        "_error",
         "_future",
         "_is_list",
         "_plan",
         "_result",
         "began",
+        "deadline",
         "expected",
         "loop",
         "outcomes",
@@ -48,10 +53,11 @@ class _Job:
     def __init__(self, plan: Plan[Any], loop: asyncio.AbstractEventLoop, began: float) -> None:
         self._plan = plan
         self.loop = loop
-        self.began = began
+        self.began = self.deadline = began
         self._context: Context = copy_context()
         self.expected = -1  # the plan has not begun
         self._is_list = False
+        self._error: BaseException | None = None
         self.outcomes: list[tuple[int, Outcome]] = []
         self._future: asyncio.Future[Any] = loop.create_future()
         self._result: tuple[Any, BaseException | None] | None = None
@@ -59,14 +65,18 @@ class _Job:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._future.__await__()
 
-    def advance(self) -> list[Operation] | None:
+    def advance(self) -> Sequence[Asked] | None:
         """Send the outcomes in; return what the plan asks for next, None when it has ended."""
         outcomes, self.outcomes = self.outcomes, []
+        error, self._error = self._error, None
         sent: Any = None
         if self.expected >= 0:
             sent = outcomes if self._is_list else outcomes[0][1]
         try:
-            asked = self._context.run(self._plan.send, sent)
+            if error is None:
+                asked = self._context.run(self._plan.send, sent)
+            else:
+                asked = self._context.run(self._plan.throw, error)
         except StopIteration as done:
             self._result = done.value, None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
@@ -78,15 +88,25 @@ class _Job:
             return operations
         return None
 
+    def make(self, make: Callable[[], Operation]) -> Operation | None:
+        """Make an operation of the plan's; none where that failed, which the plan is told."""
+        if self._error is not None:
+            return None
+        try:
+            return self._context.run(make)
+        except BaseException as error:  # noqa: BLE001 - raised in the plan
+            self._error = error
+        return None
+
     def fail(self, error: BaseException) -> None:
         """End with this error, unless it has ended."""
         if self._result is None:
             self._result = None, error
 
-    def run(self, runner: "Runner") -> None:
+    def run(self, runner: "Runner", waited: float) -> None:
         """Carry the whole plan out."""
         try:
-            self._result = self._context.run(runner.run, self._plan), None
+            self._result = self._context.run(runner.run, self._plan, waited), None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
             self._result = None, error
 
@@ -115,17 +135,28 @@ class Runner:
         self._turn = threading.local()
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="django-momento-http")
 
-    def run(self, plan: Plan[T]) -> T:
-        """Carry the plan out and return its result."""
-        client = self._client
-        began = self._clock()
+    def run(self, plan: Plan[T], waited: float = 0.0) -> T:
+        """Carry the plan out and return its result; so many seconds were waited already."""
+        client, clock = self._client, self._clock
+        patience = client.deadline(1, 0.0)
         try:
             asked = next(plan)
             while True:
-                if isinstance(asked, list):
-                    asked = plan.send(self._outcomes(asked, client.deadline(len(asked), began)))
-                else:
-                    asked = plan.send(client.run(asked, client.deadline(1, began)))
+                if isinstance(asked, list) and len(asked) != 1:
+                    patience = max(patience, client.deadline(_count(asked), 0.0))
+                    batch = Batch(client)
+                    asked = plan.send(_outcomes(batch, asked, clock() - waited + patience))
+                    waited += batch.waited
+                    continue
+                try:
+                    single = asked if isinstance(asked, Operation) else _made(asked[0])
+                except BaseException as error:  # noqa: BLE001 - raised in the plan
+                    asked = plan.throw(error)
+                    continue
+                began = clock()
+                outcome = client.run(single, began - waited + patience)
+                waited += clock() - began
+                asked = plan.send(outcome if single is asked else ((0, outcome),))
         except StopIteration as done:
             result: T = done.value
             return result
@@ -141,18 +172,6 @@ class Runner:
         result: T = await job
         return result
 
-    def _outcomes(self, operations: list[Operation], deadline: float) -> Outcomes:
-        if len(operations) == 1:
-            return ((0, self._client.run(operations[0], deadline)),)
-        return self._many(operations, deadline)
-
-    def _many(self, operations: list[Operation], deadline: float) -> Iterator[tuple[int, Outcome]]:
-        batch = self._client.batch()
-        for index, operation in enumerate(operations):
-            batch.add(operation, deadline, index)
-        for outcomes in batch.outcomes():
-            yield from outcomes
-
     def _end_turn(self) -> None:
         self._turn.loop = None
         try:
@@ -164,7 +183,7 @@ class Runner:
         """Carry out everything that waits; there may be nothing left, or several turns' worth."""
         jobs = self._waiting()
         if len(jobs) == 1:
-            jobs[0].run(self)
+            jobs[0].run(self, self._clock() - jobs[0].began)
             _hand_over(jobs)
             return
         try:
@@ -185,8 +204,11 @@ class Runner:
         _hand_over(jobs)
 
     def _carry_out(self, jobs: list[_Job]) -> None:
-        batch = self._client.batch()
-        _hand_over([job for job in jobs if self._has_ended(job, batch)])
+        batch = Batch(self._client)
+        began = self._clock()
+        ended = [job for job in jobs if self._has_ended(job, batch)]
+        batch.pause(self._clock() - began)
+        _hand_over(ended)
         for outcomes in batch.outcomes():
             ended = []
             for (job, index), outcome in outcomes:
@@ -199,10 +221,28 @@ class Runner:
         operations = job.advance()
         if operations is None:
             return True
-        deadline = self._client.deadline(len(operations), job.began)
-        for index, operation in enumerate(operations):
-            batch.add(operation, deadline, (job, index))
+        job.deadline = max(job.deadline, self._client.deadline(_count(operations), job.began))
+        for index, asked in enumerate(operations):
+            operation = asked if isinstance(asked, Operation) else partial(job.make, asked)
+            batch.add(operation, job.deadline, (job, index))
         return not operations and self._has_ended(job, batch)
+
+
+def _made(asked: Asked) -> Operation:
+    return asked if isinstance(asked, Operation) else asked()
+
+
+def _count(operations: Sequence[Asked]) -> int:
+    """Return for how many operations there must be time."""
+    first = operations[0] if operations else None
+    return len(operations) - (isinstance(first, Operation) and first.is_beside)
+
+
+def _outcomes(batch: Batch, operations: Sequence[Asked], deadline: float) -> Outcomes:
+    for index, operation in enumerate(operations):
+        batch.add(operation, deadline, index)
+    for outcomes in batch.outcomes():
+        yield from outcomes
 
 
 def _hand_over(jobs: list[_Job]) -> None:

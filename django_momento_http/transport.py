@@ -115,7 +115,11 @@ class Transport:
         ``next_call`` returns None when there is nothing to send now; it is asked again after every
         list of answers, so a caller may put further requests under way.
         """
-        return Fan(self.pool, next_call, self._common, self._limit, self._clock).answers()
+        return self.fan(next_call).answers()
+
+    def fan(self, next_call: Callable[[], Call | None]) -> Fan:
+        """Return what ``exchange_many`` runs, for a caller whose own code takes long."""
+        return Fan(self.pool, next_call, self._common, self._limit, self._clock)
 
     def _connection(self) -> Connection:
         return Connection(

@@ -26,7 +26,7 @@ LATE = "no whole answer in time"
 class Wire:
     """A socket of one connection; ``until`` is when the step of connecting must be over."""
 
-    __slots__ = ("_awaited", "_pending", "_poll", "_sock", "clock", "until")
+    __slots__ = ("_awaited", "_limit", "_pending", "_poll", "_sock", "clock", "until")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sock: Any = None
@@ -35,6 +35,7 @@ class Wire:
         self._awaited = 0
         self.clock = clock
         self.until = float("inf")
+        self._limit = float("inf")  # when all of connecting must be over
 
     @property
     def is_open(self) -> bool:
@@ -57,6 +58,11 @@ class Wire:
         ready = self._poll.poll(seconds * 1000)
         return ready[0][1] if ready else 0
 
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed."""
+        self.until += seconds
+        self._limit += seconds
+
     def close(self) -> None:
         """Close the socket."""
         sock, self._sock = self._sock, None
@@ -65,11 +71,12 @@ class Wire:
 
     def _connect(self, addresses: Sequence[Address], limit: float) -> Steps[None]:
         failure = "no address"
+        self._limit = limit
         for index, (family, address) in enumerate(addresses):
             now = self.clock()
             # One address that swallows packets must not use up the time of the next.
             last = index == len(addresses) - 1
-            self.until = limit if last else now + (limit - now) / 2
+            self.until = self._limit if last else now + (self._limit - now) / 2
             try:
                 sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
                 self._poll, self._awaited = new_poll(), 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from django_momento_http.batch import Batch
 from django_momento_http.client import MomentoClient, Operation, forget_endpoint, shared_client
 from django_momento_http.conf import read_options
 from django_momento_http.exceptions import (
@@ -65,7 +66,7 @@ def run(client: MomentoClient, operation: Operation | str = "get") -> Any:
 
 
 def run_many(client: MomentoClient, operations: list[Operation]) -> dict[int, Any]:
-    batch = client.batch()
+    batch = Batch(client)
     for number, operation in enumerate(operations):
         batch.add(operation, soon(client, len(operations)), number)
     return {tag: outcome for outcomes in batch.outcomes() for tag, outcome in outcomes}
@@ -584,7 +585,7 @@ def test_each_of_many_has_its_own_outcome(make: Make, server: RunningServer) -> 
 def test_more_may_be_added_while_outcomes_come(make: Make, server: RunningServer) -> None:
     """What an outcome asks for goes under way with the others."""
     client = make(server.endpoint)
-    batch = client.batch()
+    batch = Batch(client)
     batch.add(Operation.get(KEY), soon(client), 0)
     seen = []
     for outcomes in batch.outcomes():

@@ -21,6 +21,7 @@ LAYERS = [
     ["pool", "fan"],
     ["transport"],
     ["client"],
+    ["batch"],
     ["runner"],
     ["values"],
     ["store"],

@@ -11,18 +11,31 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from django_momento_http.client import Batch, MomentoClient, Operation, forget_endpoint
+from django_momento_http.batch import Batch
+from django_momento_http.client import MomentoClient, Operation, forget_endpoint
 from django_momento_http.conf import read_options
 from django_momento_http.connection import Connection
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.runner import Runner
 from django_momento_http.testing import Fault, RunningServer, running_server
 
-from .scripted import Peer, after_request, scripted
+from .scripted import (
+    GRACE,
+    Peer,
+    after_request,
+    answer,
+    bundle,
+    least_late,
+    reply,
+    scripted,
+    server_context,
+)
 
 KEY = "a2V5"
 Outcomes = Any
@@ -79,6 +92,46 @@ def asks_for_nothing(stages: int) -> Generator[list[Operation], Outcomes, Any]:
     for _ in range(stages):
         assert list((yield [])) == []
     return "done"
+
+
+def busy(seconds: float) -> None:
+    """Compute for so long, as unpickling or compressing a large value does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def slow_to_load(*keys: str, seconds: float) -> Generator[list[Operation], Outcomes, Any]:
+    """Get the keys at once, and compute after the first that comes."""
+    found: dict[int, Any] = {}
+    for index, outcome in (yield [Operation.get(key) for key in keys]):
+        if not found:
+            busy(seconds)
+        found[index] = outcome
+    return [found[number] for number in range(len(keys))]
+
+
+def slow_in_turn(*keys: str, seconds: float) -> Generator[Operation, Any, Any]:
+    """Compute before the first of some requests, one after another."""
+    busy(seconds)
+    found = []
+    for key in keys:
+        found.append((yield Operation.get(key)))  # noqa: PERF401 - no comprehension can yield
+    return found
+
+
+def slow_to_pack(
+    *keys: str, seconds: float, note: Callable[[], object] = lambda: None
+) -> Generator[list[Callable[[], Operation]], Outcomes, Any]:
+    """Store under the keys at once what takes long to make."""
+
+    def make(key: str) -> Operation:
+        note()
+        busy(seconds)
+        return Operation.set(key, b"packed", 60)
+
+    found = dict((yield [partial(make, key) for key in keys]))
+    return [found[number] for number in range(len(keys))]
 
 
 def within(seconds: float, *plans: Any, runner: Runner, is_gathered: bool = True) -> list[Any]:
@@ -298,6 +351,182 @@ def test_trouble_is_an_outcome_and_comes_in_time(count: int, make: Callable[...,
         found = within(5, *(get(KEY) for _ in range(count)), runner=runner)
         assert time.monotonic() - began < 0.3 + 0.15
         assert all(isinstance(outcome, MomentoError) for [outcome] in found)
+
+
+# What a plan's own code takes
+
+
+SLOW = [
+    (lambda: slow_to_load(KEY, KEY, KEY, seconds=1.2), [b"value"] * 3),
+    (lambda: slow_in_turn(KEY, KEY, seconds=0.6), [b"value"] * 2),
+    (lambda: slow_to_pack(*(f"a{n}" for n in range(4)), seconds=0.3), [None] * 4),
+]
+
+
+@pytest.mark.parametrize(("plan", "result"), SLOW, ids=["load", "in turn", "pack"])
+@pytest.mark.parametrize("is_sync", [True, False])
+def test_computing_is_not_charged_to_a_plan_s_own_time(
+    plan: Callable[[], Any],
+    result: Any,
+    is_sync: bool,
+    make: Callable[..., Runner],
+    server: RunningServer,
+) -> None:
+    """REQUEST_TIMEOUT bounds what is waited for, not what loading or packing takes."""
+    server.put("default-cache", b"key", b"value")
+    runner = make(server.endpoint, REQUEST_TIMEOUT=0.5, MAX_CONNECTIONS=2)
+    if is_sync:
+        assert runner.run(plan()) == result
+    else:
+        assert within(10, plan(), runner=runner) == [result]
+
+
+@pytest.mark.parametrize(("plan", "result"), SLOW, ids=["load", "in turn", "pack"])
+def test_computing_is_not_charged_to_other_tasks(
+    plan: Callable[[], Any], result: Any, make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """A value that takes long to load or to pack makes nobody else's operation fail."""
+    server.put("default-cache", b"key", b"value")
+    runner = make(server.endpoint, REQUEST_TIMEOUT=0.5, MAX_CONNECTIONS=4)
+    others = [get(KEY) for _ in range(40)]
+    slow, *found = within(10, plan(), *others, runner=runner)
+    assert slow == result
+    assert found == [[b"value"]] * 40
+
+
+def test_what_is_packed_is_sent_before_the_next_is_packed(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """The first of many values is on its way long before the last one is made."""
+    arrived: list[int] = []
+    runner = make(server.endpoint)
+    keys = [f"a{number}" for number in range(8)]
+    plan = slow_to_pack(*keys, seconds=0.05, note=lambda: arrived.append(len(server.requests)))
+    assert runner.run(plan) == [None] * 8
+    assert arrived == sorted(arrived)
+    assert arrived[-1] >= 4
+
+
+def test_connections_are_opened_while_values_are_packed(
+    tmp_path: Path, make: Callable[..., Runner]
+) -> None:
+    """The time to connect, handshake and all, is not used up by packing either."""
+    with scripted(answer(reply(204, b"")), tls=server_context()) as server:
+        options = {"CA_BUNDLE": bundle(tmp_path), "CONNECT_TIMEOUT": 0.5, "REQUEST_TIMEOUT": 0.5}
+        runner = make(server.endpoint, **options)
+        assert runner.run(slow_to_pack("a0", "a1", seconds=0.6)) == [None] * 2
+
+
+def test_computing_is_no_part_of_what_an_error_cost(
+    make: Callable[..., Runner], server: RunningServer
+) -> None:
+    """What the breaker is told of a failure is what was waited for it."""
+    server.put("default-cache", b"key", b"value")
+    server.inject(Fault(status=501, delay=0.1, key=b"bad", times=None))
+    runner = make(server.endpoint)
+
+    def plan() -> Generator[list[Operation], Outcomes, Any]:
+        costs = []
+        for _, outcome in (yield [Operation.get("YmFk"), Operation.get(KEY)]):
+            costs.append(outcome.elapsed if isinstance(outcome, MomentoError) else 0)
+            busy(0.4 if len(costs) == 1 else 0)
+        return costs
+
+    [ours] = runner.run(plan())[1:]
+    [[_, tasks]] = within(5, plan(), runner=runner)
+    assert 0 < ours < 0.35
+    assert 0 < tasks < 0.35
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_what_cannot_be_packed_is_raised_in_the_plan(
+    is_sync: bool, stage: int, runner: Runner
+) -> None:
+    """An error while an operation is made is its plan's, which may go on, and nobody else's."""
+
+    def broken() -> Operation:
+        raise ZeroDivisionError
+
+    def plan() -> Generator[list[Any], Outcomes, Any]:
+        made: list[Any] = [lambda: Operation.get(KEY)] * stage
+        try:
+            list((yield [*made, broken, *made]))
+        except ZeroDivisionError:
+            return (yield from get(KEY))
+
+    if is_sync:
+        assert runner.run(plan()) == [b"value"]
+    else:
+        assert within(5, plan(), runner=runner) == [[b"value"]]
+        assert within(5, plan(), get(KEY), runner=runner) == [[b"value"]] * 2
+
+
+def test_what_is_made_late_is_made_in_the_task_s_context(runner: Runner) -> None:
+    """Context variables are those of the task that asked, whenever an operation is made."""
+    seen: list[str] = []
+
+    def make_one() -> Operation:
+        seen.append(marker.get())
+        return Operation.get(KEY)
+
+    def plan() -> Generator[list[Any], Outcomes, Any]:
+        return len(list((yield [make_one, make_one])))
+
+    async def one(value: str) -> int:
+        marker.set(value)
+        return await runner.arun(plan())
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(asyncio.create_task(one(name)) for name in "ab"))
+
+    assert asyncio.run(main()) == [2, 2]
+    assert sorted(seen) == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+@pytest.mark.parametrize(("connections", "count"), [(1, 1), (3, 3)])
+def test_an_operation_beside_others_lengthens_no_deadline(
+    connections: int, count: int, is_sync: bool, make: Callable[..., Runner]
+) -> None:
+    """However many connections there are, a silent service costs one deadline."""
+    beside = Operation.get("bWFya2Vy")._replace(is_beside=True)
+
+    def plan() -> Generator[list[Operation], Outcomes, Any]:
+        return list((yield [beside, *[Operation.get(KEY)] * count]))
+
+    def late() -> float:
+        with scripted(after_request(Peer.stall)) as server:
+            runner = make(server.endpoint, REQUEST_TIMEOUT=0.3, MAX_CONNECTIONS=connections)
+            began = time.monotonic()
+            found = runner.run(plan()) if is_sync else within(5, plan(), runner=runner)[0]
+            assert len(found) == count + 1
+            assert all(isinstance(outcome, MomentoError) for _, outcome in found)
+            return time.monotonic() - began - 0.3
+
+    assert least_late(late) < GRACE
+
+
+def test_a_later_step_has_what_is_left_of_a_many_call_s_time(make: Callable[..., Runner]) -> None:
+    """A request after many is sent, though they took longer than one may."""
+
+    def slow_then_quick(peer: Peer) -> None:
+        for _ in range(3):
+            peer.request()
+            peer.pause(0.22)
+            peer.send(reply(200))
+        peer.request()
+        peer.send(reply(200, b"last"))
+
+    def plan() -> Generator[Any, Any, Any]:
+        list((yield [Operation.get(KEY)] * 3))
+        return (yield Operation.get(KEY))
+
+    for is_sync in (True, False):
+        with scripted(slow_then_quick) as server:
+            runner = make(server.endpoint, REQUEST_TIMEOUT=0.5, MAX_CONNECTIONS=1)
+            found = runner.run(plan()) if is_sync else within(5, plan(), runner=runner)[0]
+            assert found == b"last"
 
 
 def test_a_defect_below_is_the_tasks_error_and_not_their_end(
