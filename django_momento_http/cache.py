@@ -8,6 +8,7 @@ It knows keys, versions, timeouts and defaults. What each method does with the s
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from os import getpid
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -271,7 +272,7 @@ class MomentoCache(BaseCache):
 
     @property
     def _store(self) -> Store:
-        if self._shared.is_closed:
+        if self._shared.pid != getpid():  # closed, or inherited through a fork
             self._shared = self._find_store()
         return self._shared
 

@@ -22,7 +22,7 @@ from .exceptions import (
 )
 from .failures import RetryBudget, may_retry
 from .gates import Gates, Tickets, breaker
-from .process import PerProcess
+from .process import RECENT, PerProcess
 from .replies import Body
 from .tokens import TokenSource
 from .transport import Origin, Transport
@@ -260,7 +260,7 @@ class MomentoClient:
         return True
 
 
-_CLIENTS: PerProcess[Options, MomentoClient] = PerProcess(MomentoClient)
+_CLIENTS: PerProcess[Options, MomentoClient] = PerProcess(MomentoClient, recent=RECENT)
 
 
 def shared_client(options: Options) -> MomentoClient:

@@ -1,6 +1,7 @@
-"""What a process makes once and keeps: made anew after a fork, put away at exit.
+"""What a process makes once and keeps: made anew in a forked one, put away at exit.
 
-It knows nothing of what is kept.
+A fork is told by the process id when something is looked up, because servers written in C (uWSGI)
+fork without Python's hooks. It knows nothing of what is kept.
 """
 
 import atexit
@@ -13,54 +14,104 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+# How many values a registry keeps that nobody else holds, where there may be any number of keys.
+RECENT = 64
 
 _REGISTRIES: "weakref.WeakSet[PerProcess[Any, Any]]" = weakref.WeakSet()
+
+
+class _Kept(Generic[K, V]):
+    """What one process has made; the lock is its own, because an inherited one may be held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.recent: dict[K, V] = {}  # the last used last
+        self.held: weakref.WeakValueDictionary[K, V] = weakref.WeakValueDictionary()
 
 
 class PerProcess(Generic[K, V]):
     """One value per key and process.
 
+    With ``recent``, the registry keeps only so many values by itself, the last used; others live
+    as long as somebody holds them, and are found until then, so that there are never two of a key.
     ``discard`` puts a value away; it must be harmless in a forked child to the parent's value, and
     take no lock, because in a child its owner may not exist.
     """
 
     def __init__(
-        self, make: Callable[[K], V], discard: Callable[[V], None] = lambda _: None
+        self,
+        make: Callable[[K], V],
+        discard: Callable[[V], None] = lambda _: None,
+        recent: int | None = None,
     ) -> None:
         self._make = make
         self._discard = discard
-        self._made: dict[K, V] = {}
-        self._lock = threading.RLock()
+        self._recent = recent
+        self._kept: dict[int, _Kept[K, V]] = {}
         _REGISTRIES.add(self)
 
     def get(self, key: K) -> V:
         """Return this process's value for the key, made when first asked for."""
-        made = self._made.get(key)
-        if made is not None:
-            return made
-        with self._lock:
-            if key not in self._made:
-                self._made[key] = self._make(key)
-            return self._made[key]
+        kept = self._kept.get(os.getpid()) or self._begin()
+        value = kept.recent.get(key)
+        if value is not None and self._recent is None:
+            return value
+        with kept.lock:
+            if value is None:
+                value = kept.held.get(key)
+            if value is None:
+                value = self._made(kept, key)
+            if self._recent is not None:
+                self._keep(kept, key, value)
+            return value
 
     def drop(self, is_over: Callable[[K], bool]) -> None:
         """Put away the values whose keys are over."""
-        with self._lock:
-            over = [self._made.pop(key) for key in list(self._made) if is_over(key)]
-        for value in over:
+        kept = self._kept.get(os.getpid()) or self._begin()
+        with kept.lock:
+            over: dict[K, V] = {}
+            for values in (kept.held, kept.recent):
+                over |= {key: values.pop(key) for key in list(values) if is_over(key)}
+        for value in over.values():
             self._discard(value)
 
-    def start_afresh(self) -> None:
-        """Forget everything that was inherited, the lock included: its owner may not exist here."""
-        self._lock = threading.RLock()
-        inherited, self._made = list(self._made.values()), {}
-        for value in inherited:
-            self._discard(value)
+    def forget(self, but: int = 0) -> None:
+        """Forget what was inherited, all but what the process of this number has made."""
+        for pid in list(self._kept):
+            inherited = self._kept.pop(pid, None) if pid != but else None
+            if inherited is not None:
+                for value in {**inherited.held, **inherited.recent}.values():
+                    self._discard(value)
+
+    def _begin(self) -> _Kept[K, V]:
+        pid = os.getpid()
+        # Of several threads one is first.
+        kept = self._kept.setdefault(pid, _Kept())
+        # All of them, so that a later process of an earlier one's number finds nothing of that.
+        for registry in list(_REGISTRIES):
+            registry.forget(but=pid)
+        return kept
+
+    def _made(self, kept: _Kept[K, V], key: K) -> V:
+        made = self._make(key)
+        value = kept.recent.setdefault(key, made)
+        if value is not made:
+            # A signal handler in this thread came first.
+            self._discard(made)
+        return value
+
+    def _keep(self, kept: _Kept[K, V], key: K, value: V) -> None:
+        if key not in kept.held:
+            kept.held[key] = value
+        kept.recent.pop(key, None)
+        kept.recent[key] = value
+        while len(kept.recent) > (self._recent or 0):
+            del kept.recent[list(kept.recent)[0]]  # noqa: RUF015 - one step, whatever interrupts
 
 
 def _after_fork_in_child() -> None:
     for registry in list(_REGISTRIES):
-        registry.start_afresh()
+        registry.forget()
 
 
 def _at_exit() -> None:

@@ -4,6 +4,7 @@ Each method is a generator for a ``Runner``. It knows stored values, generations
 ON_ERROR asks for, and nothing of versions, defaults or how requests travel.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Number
@@ -16,7 +17,7 @@ from .envelope import Stored
 from .exceptions import BadRequest, MomentoError, StoredValueError
 from .generation import AnyGeneration, Generation
 from .on_error import OnError
-from .process import PerProcess
+from .process import RECENT, PerProcess
 from .runner import Outcomes, Plan, Runner
 from .space import Space
 from .values import MISSING, Values
@@ -53,14 +54,15 @@ class Store:
         )
         runner = Runner(self._client)
         self.run, self.arun = runner.run, runner.arun
-        self.is_closed = False
+        # The process that may use it; none once it is closed.
+        self.pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<Store {self._client!r} {self._generation!r}>"
 
     def close(self) -> None:
         """Mark this store as left behind; its connections are the client's."""
-        self.is_closed = True
+        self.pid = 0
 
     def stats(self) -> dict[str, object]:
         """Return the counters of this configuration in this process."""
@@ -320,7 +322,7 @@ class Store:
         return outcomes.items()
 
 
-_STORES: PerProcess[Space, Store] = PerProcess(Store, Store.close)
+_STORES: PerProcess[Space, Store] = PerProcess(Store, Store.close, RECENT)
 
 
 def shared_store(space: Space) -> Store:

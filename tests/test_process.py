@@ -1,8 +1,16 @@
 """What a process keeps: once per key, anew after a fork."""
 
+import ctypes
+import itertools
 import os
+import signal
+import sys
 import threading
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -66,29 +74,172 @@ def test_making_one_may_ask_for_another() -> None:
     assert registry.get(3) == 3
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+# A bound
+
+
+class Value:
+    """Something that can be referred to weakly."""
+
+
+def test_only_so_many_values_are_kept() -> None:
+    """Of values that nobody holds the last used ones are kept, and the others let go."""
+    registry: PerProcess[int, Value] = PerProcess(lambda _: Value(), recent=3)
+    values = [weakref.ref(registry.get(number)) for number in range(3)]
+    registry.get(0)
+    registry.get(3)
+    assert [value() is None for value in values] == [False, True, False]
+    for number in range(100):
+        registry.get(number)
+    assert [value() is None for value in values] == [True] * 3
+
+
+def test_a_value_that_is_held_is_never_made_twice() -> None:
+    """Whoever asks for what somebody still uses gets the same, however long ago that was."""
+    registry: PerProcess[int, Value] = PerProcess(lambda _: Value(), recent=2)
+    held = [registry.get(number) for number in range(10)]
+    assert [registry.get(number) for number in range(10)] == held
+    assert [registry.get(number) for number in reversed(range(10))] == held[::-1]
+
+
+def test_what_is_over_is_put_away_also_where_only_others_hold_it() -> None:
+    """``drop`` finds every value that is in use."""
+    discarded: list[Value] = []
+    registry: PerProcess[int, Value] = PerProcess(lambda _: Value(), discarded.append, recent=1)
+    held = [registry.get(number) for number in range(4)]
+    registry.drop(lambda number: number != 3)
+    assert discarded == held[:3]
+    assert registry.get(0) is not held[0]
+    assert registry.get(3) is held[3]
+
+
+@pytest.mark.parametrize("recent", [None, 1])
+def test_a_signal_handler_may_ask_while_a_value_is_made(recent: int | None) -> None:
+    """Both get the same value, and what was made in vain is put away."""
+    discarded: list[Value] = []
+    inner: list[Value] = []
+
+    def make(_: str) -> Value:
+        if not inner:
+            inner.append(Value())
+            inner[:] = [registry.get("a")]
+        return Value()
+
+    registry: PerProcess[str, Value] = PerProcess(make, discarded.append, recent)
+    assert registry.get("a") is inner[0]
+    assert len(discarded) == 1
+
+
+def test_an_interrupt_at_any_step_loses_nothing() -> None:
+    """Whenever Ctrl-C comes, there is still one value per key, the one that others hold."""
+    registry: PerProcess[int, Value] = PerProcess(lambda _: Value(), recent=2)
+    everlasting: PerProcess[int, Value] = PerProcess(lambda _: Value())
+    held = {number: registry.get(number) for number in range(4)}
+    kept = everlasting.get(0)
+    for step in itertools.count():
+        for key in (0, 3, 99 + step):
+            interrupt_at(step, registry.get, key)
+        if not interrupt_at(step, everlasting.get, 0) and step > 100:
+            break
+        assert {number: registry.get(number) for number in held} == held
+        assert everlasting.get(0) is kept
+
+
+def interrupt_at(step: int, call: Callable[[int], Any], key: int) -> bool:
+    """Raise at the so-manieth instruction of a call; return whether it came that far."""
+    left = step
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call(key)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+# Forks
+
+
+def in_child(fork: Callable[[], int], check: Callable[[], bool]) -> int:
+    """Return the exit status of a forked child, 0 where the check holds."""
+    child = fork()
+    if child == 0:
+        is_right = False
+        with suppress(BaseException):
+            is_right = check()
+        os._exit(0 if is_right else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_unseen() -> int:
+    """Fork as a server in C does: no hook of Python's runs."""
+    child: int = ctypes.PyDLL(None).fork()
+    return child
+
+
+FORKS = [fork_unseen, *([os.fork] if hasattr(os, "fork") else [])]
+
+
+@pytest.mark.parametrize("fork", FORKS, ids=lambda fork: fork.__name__)
+@pytest.mark.parametrize("recent", [None, 1])
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_starts_afresh_even_while_the_lock_is_held() -> None:
+def test_a_forked_child_starts_afresh_even_while_the_lock_is_held(
+    recent: int | None, fork: Callable[[], int]
+) -> None:
     """Nothing inherited is used, nor is a lock waited for whose owner the child does not have."""
-    discarded: list[object] = []
-    registry = PerProcess(lambda _: object(), discarded.append)
-    mine = registry.get("a")
+    discarded: list[Value] = []
     is_held, may_go = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with registry._lock:
+    def make(key: str) -> Value:
+        if key == "slow" and not may_go.is_set():
             is_held.set()
             may_go.wait(10)
+        return Value()
 
-    holder = threading.Thread(target=hold)
+    registry: PerProcess[str, Value] = PerProcess(make, discarded.append, recent)
+    mine = registry.get("a")
+    holder = threading.Thread(target=registry.get, args=("slow",))
     holder.start()
     is_held.wait(10)
-    child = os.fork()
-    if child == 0:
+
+    def check() -> bool:
+        signal.alarm(10)
         is_new = registry.get("a") is not mine
-        os._exit(0 if is_new and discarded == [mine] else 1)
+        may_go.set()
+        return is_new and registry.get("slow") is not mine and discarded == [mine]
+
+    status = in_child(fork, check)
     may_go.set()
     holder.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert status == 0
     assert registry.get("a") is mine
     assert discarded == []
+
+
+def test_a_later_process_of_the_same_number_inherits_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Numbers come again: a grandchild may have that of a process whose values it inherited."""
+    discarded: list[Value] = []
+    used = PerProcess(lambda _: Value(), discarded.append)
+    unused = PerProcess(lambda _: Value(), discarded.append)
+    first = [used.get("a"), unused.get("a")]
+    mine = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: mine + 1)
+    second = used.get("a")
+    assert sorted(map(id, discarded)) == sorted(map(id, first))
+    monkeypatch.setattr(os, "getpid", lambda: mine)
+    assert used.get("a") not in [*first, second]
+    assert unused.get("a") not in first
