@@ -20,8 +20,8 @@ from .exceptions import (
     MomentoError,
     TimedOut,
 )
-from .failures import RetryBudget, may_retry
-from .gates import Gates, Tickets, breaker
+from .failures import LEAST_TIME_LEFT, RetryBudget, may_retry
+from .gates import OUR_SHORTAGE, Gates, Tickets, breaker
 from .process import RECENT, PerProcess
 from .replies import Body
 from .tokens import TokenSource
@@ -217,23 +217,41 @@ class MomentoClient:
 
         ``company`` is how many were waited for together: they share the seconds that were lost.
         """
-        elapsed = self.clock() - attempt.started
         outcome = outcome_of(attempt.method, answer)
         if not isinstance(outcome, MomentoError):
             if not attempt.is_retry:
                 self._service.retries.earn()
-            self._gates.record(attempt.tickets, None, elapsed)
+            self._gates.record(attempt.tickets, None, 0.0)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
             self.counters.moved(sent, received, attempt.key_size)
             return outcome
-        outcome.elapsed = elapsed
-        self.counters.failed(outcome.kind)
-        if self._renew_token(attempt, outcome):
+        return self._settle_error(attempt, outcome, company)
+
+    def _settle_error(
+        self, attempt: Attempt, error: MomentoError, company: int
+    ) -> "MomentoError | Attempt":
+        now = self.clock()
+        error.elapsed = now - attempt.started
+        self.counters.failed(error.kind, was_sent=error.kind not in OUR_SHORTAGE)
+        if self._renew_token(attempt, error):
             self._gates.give_back(attempt.tickets)
             return attempt
-        self._gates.record(attempt.tickets, outcome, elapsed / company)
-        return attempt if self._try_again(attempt, outcome) else outcome
+        self._charge(attempt, error, now, company)
+        return attempt if self._try_again(attempt, error) else error
+
+    def _charge(self, attempt: Attempt, error: MomentoError, now: float, company: int) -> None:
+        """Tell the breakers of an error, and of the time that the service took to make it."""
+        # It had no request yet while we waited for a connection ...
+        began = max(attempt.started, getattr(attempt, "began", 0.0))
+        # ... and what takes longer than patience is a process that was frozen.
+        lost = min(now - began, self._patience)
+        was_cut_short = error.transient and now >= attempt.deadline and lost < self._patience / 2
+        if was_cut_short and lost < LEAST_TIME_LEFT * self._patience:
+            # So little was left that a good answer would have been late, too.
+            self._gates.give_back(attempt.tickets)
+        else:
+            self._gates.record(attempt.tickets, error, lost, company=company, is_late=was_cut_short)
 
     def _renew_token(self, attempt: Attempt, error: MomentoError) -> bool:
         if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:
@@ -249,7 +267,7 @@ class MomentoClient:
         return True
 
     def _try_again(self, attempt: Attempt, error: MomentoError) -> bool:
-        if attempt.is_retry:
+        if attempt.is_retry or error.kind in OUR_SHORTAGE:
             return False
         left = attempt.deadline - self.clock()
         if not (may_retry(error, left, self._patience) and self._service.retries.spend()):

@@ -11,10 +11,11 @@ class Counters:
     """Counts that threads add to."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may use the cache whose own call it interrupted.
+        self._lock = threading.RLock()
         self._requests = self._retries = self._billed = 0
         self._bytes_in = self._bytes_out = 0
-        self._served: Counter[str] = Counter(hits=0, misses=0, sets=0, deletes=0)
+        self._served = {"hits": 0, "misses": 0, "sets": 0, "deletes": 0}
         self._errors: Counter[str] = Counter()
 
     def moved(self, sent: int, received: int, key_size: int) -> None:

@@ -8,6 +8,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import NamedTuple
 
 from .exceptions import (
     AccessDenied,
@@ -26,10 +29,11 @@ LEAST_TIME_LEFT = 0.1  # of the deadline: with less, a second attempt would time
 # The breaker. The simulation chose the first four and the pauses. In deadlines ...
 BUDGET = 2.8  # may be lost: what a page pays, once; under 3, as timeouts come a little early
 REFUND = 0.25  # a success gives back; with 0.2, one in 20 timing out opens it too often
-LEAST_LOSS = 0.25  # an instant failure costs: 12 refusals open it, one 503 in five does not
+LEAST_LOSS = 0.25  # an instant failure costs: many of them open it, one 503 in five does not
 ALLOWANCE = 1.0  # left after a successful probe: more, and a half-dead service costs more pages
 PROBE_PATIENCE = 2.0  # until a probe that never reports is given up
 # ... in seconds ...
+LASTING = 0.5  # that instant failures must last to open it: a restart of the service does not
 FIRST_PAUSE = 1.5  # it stays open; twice that after each failed probe
 LONGEST_PAUSE = 9.0  # with a probe that times out, a recovery is seen within 11
 LONGEST_RETRY_AFTER = 5.0  # what the service may ask for
@@ -53,7 +57,7 @@ class RetryBudget:
     _FULL, _COST = 100, 10  # in tenths of a token, because integers add up exactly
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tenths = self._FULL
 
     def earn(self) -> None:
@@ -75,12 +79,59 @@ class RetryBudget:
         return f"<RetryBudget {self._tenths / 10:g} tokens>"
 
 
+class Trouble(NamedTuple):
+    """What opened a breaker, in words: the error itself would keep its caller's frames alive."""
+
+    kind: str
+    reason: str
+    advice: str
+
+
+_NO_TROUBLE = Trouble("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """All that a breaker knows, replaced as a whole: no interrupt leaves half of it behind."""
+
+    ticket: int | None = 0  # everybody's while closed, None otherwise
+    is_calm: bool = True  # a success changes nothing
+    epoch: int = 0
+    is_probing: bool = False
+    until: float = 0.0  # open: the time of the probe; half-open: when the probe is given up
+    lost: float = 0.0  # deadlines; the whole budget unless closed
+    waited: float = 0.0  # what of these was time, and not the price of failing at once
+    since: float = 0.0  # the first loss of these, or the end of the trouble before them
+    limits: int = 0  # 429s in a row
+    pause: float = FIRST_PAUSE
+    openings: int = 0
+    opened_at: float = 0.0
+    cause: Trouble = _NO_TROUBLE
+    refusals: "count[int]" = field(default_factory=count)  # since it opened; needs no lock
+
+    @property
+    def state(self) -> str:
+        """Name the state: ``closed``, ``open`` or ``half-open``."""
+        if self.ticket is not None:
+            return "closed"
+        return "half-open" if self.is_probing else "open"
+
+
+class _Spent(NamedTuple):
+    """What an operation has cost: its seconds, and its part of the loss, in deadlines."""
+
+    seconds: float
+    loss: float
+    is_late: bool
+
+
 class Breaker:
     """Stop asking a service that costs more time than it is worth; ask again one at a time.
 
     ``admit`` gives a ticket, ``record`` takes it back with the result. Opening and probing
-    start a new epoch, and a ticket of an older epoch no longer counts. The lock is never held
-    during a request, nor taken at all while nothing is wrong.
+    start a new epoch, and a ticket of an older epoch no longer counts; a ticket that never comes
+    back costs nothing but, if it was the probe's, some patience. The lock is never held during a
+    request or while ``on_change`` is told, nor taken at all while nothing is wrong.
     """
 
     def __init__(
@@ -88,118 +139,172 @@ class Breaker:
         deadline: float,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
-        on_change: Callable[[str, str], None] | None = None,
+        on_change: Callable[[Condition, Condition], None] | None = None,
     ) -> None:
         self._deadline = deadline
         self._clock = clock
         self._random = random
         self._on_change = on_change
-        self._lock = threading.Lock()
-        self._epoch = 0
-        self.ticket: int | None = 0  # everybody's while closed, None otherwise
-        self.is_calm = True  # a success changes nothing
-        self._is_probing = False
-        self._until = 0.0  # open: the time of the probe; half-open: when the probe is given up
-        self._lost = 0.0  # deadlines; the whole budget unless closed
-        self._limits = 0  # 429s in a row
-        self._pause = FIRST_PAUSE
-        self.openings = 0
+        self._lock = threading.RLock()
+        self.condition = Condition()
+
+    @property
+    def ticket(self) -> int | None:
+        """What everybody is given while it is closed, None otherwise."""
+        return self.condition.ticket
 
     @property
     def state(self) -> str:
         """Name the state: ``closed``, ``open`` or ``half-open``."""
-        if self.ticket is not None:
-            return "closed"
-        return "half-open" if self._is_probing else "open"
+        return self.condition.state
+
+    @property
+    def openings(self) -> int:
+        """How often it opened, failed probes included."""
+        return self.condition.openings
 
     def admit(self) -> int | None:
         """Give a ticket for one operation, or None: answer at once without a socket."""
-        ticket = self.ticket
-        if ticket is not None or self._clock() < self._until:
-            return ticket
-        return self._admit_probe()
+        condition = self.condition
+        if condition.ticket is not None:
+            return condition.ticket
+        if self._clock() < condition.until:
+            next(condition.refusals)
+            return None
+        before, after = self._change(self._begin_probe)
+        return after.ticket if after is before else after.epoch
 
-    def record(self, ticket: int, error: MomentoError | None, elapsed: float) -> None:
+    def record(
+        self,
+        ticket: int,
+        error: MomentoError | None,
+        elapsed: float,
+        *,
+        company: int = 1,
+        is_late: bool = False,
+    ) -> None:
         """Take the result of an admitted operation and the seconds that it took.
 
-        One of n requests of a call, under way at once, passes an n-th of its seconds: the caller
-        waits for them together.
+        ``company`` is how many requests of a call were under way: they share its seconds, because
+        the caller waits for them together. What had little time and failed when that was up
+        ``is_late``: it lost that time, and no more.
         """
-        if error is None and self.is_calm:
+        if error is None and self.condition.is_calm:
             return
-        with self._lock:
-            if ticket != self._epoch:
-                return
-            old = self.state
-            self._judge(error, elapsed)
-            new = self.state
-        self._announce(old, new)
+        spent = _Spent(elapsed, elapsed / self._deadline / company, is_late)
+        self._change(lambda condition: self._judge(condition, ticket, error, spent))
 
-    def _admit_probe(self) -> int | None:
+    def _change(self, step: Callable[[Condition], Condition]) -> tuple[Condition, Condition]:
+        """Take a step and return the conditions before and after it."""
         with self._lock:
-            if self.ticket is not None or self._clock() < self._until:
-                return self.ticket
-            old = self.state
-            self._is_probing = True
-            self._until = self._clock() + PROBE_PATIENCE * self._deadline
-            self._epoch = probe = self._epoch + 1
-        self._announce(old, "half-open")
-        return probe
+            while True:
+                before = self.condition
+                after = step(before)
+                # A signal handler of this thread may have used the breaker meanwhile.
+                if self.condition is before:
+                    self.condition = after
+                    break
+        if self._on_change is not None and before.state != after.state:
+            self._on_change(before, after)
+        return before, after
 
-    def _judge(self, error: MomentoError | None, elapsed: float) -> None:
+    def _begin_probe(self, condition: Condition) -> Condition:
+        now = self._clock()
+        if condition.ticket is not None or now < condition.until:
+            return condition  # another thread was faster
+        until = now + PROBE_PATIENCE * self._deadline
+        return replace(condition, is_probing=True, until=until, epoch=condition.epoch + 1)
+
+    def _judge(
+        self, condition: Condition, ticket: int, error: MomentoError | None, spent: _Spent
+    ) -> Condition:
+        if ticket != condition.epoch:
+            return condition
         match error:
-            case RateLimited(retry_after=seconds):
-                self._limit(seconds)
+            case RateLimited():
+                after = self._limit(condition, error)
             case CacheNotFound() | AccessDenied(status=401):
-                self._open()  # no request can succeed until a setting is corrected
+                # No request can succeed until a setting is corrected.
+                after = self._open(condition, error)
             case CircuitOpen() | BadRequest(status=0):
-                self._until = self._clock()  # not sent: if it was the probe, the next caller's is
+                # Not sent: if it was the probe, the next caller's is.
+                after = replace(condition, until=self._clock())
             case MomentoError(transient=True):
-                self._fail(elapsed)
+                after = self._fail(condition, error, spent)
             case _:
-                self._succeed()  # a 400 or a 403 too: the service is up
-        self.is_calm = not self._lost and not self._limits
+                after = self._succeed(condition)  # a 400 or a 403 too: the service is up
+        is_calm = not after.lost and not after.limits
+        return after if is_calm == after.is_calm else replace(after, is_calm=is_calm)
 
-    def _succeed(self) -> None:
-        self._limits = 0
-        if self._is_probing:
-            self._lost = BUDGET - ALLOWANCE
-            self._is_probing = False
-            self.ticket = self._epoch
-        self._lost = max(0.0, self._lost - REFUND)
-        if not self._lost:
-            self._pause = FIRST_PAUSE
+    def _succeed(self, condition: Condition) -> Condition:
+        if condition.is_probing:
+            left = BUDGET - ALLOWANCE
+            condition = replace(
+                condition,
+                ticket=condition.epoch,
+                is_probing=False,
+                lost=left,
+                waited=left,
+                since=self._clock(),
+            )
+        lost = max(0.0, condition.lost - REFUND)
+        return replace(
+            condition,
+            lost=lost,
+            waited=max(0.0, condition.waited - REFUND),
+            limits=0,
+            pause=condition.pause if lost else FIRST_PAUSE,
+        )
 
-    def _fail(self, elapsed: float) -> None:
-        self._lost += max(elapsed / self._deadline, LEAST_LOSS)
-        if self._lost >= BUDGET:  # as it always is while probing
-            self._open()
+    def _fail(self, condition: Condition, error: MomentoError, spent: _Spent) -> Condition:
+        now = self._clock()
+        waited = condition.waited + spent.loss
+        least = 0.0 if spent.is_late else LEAST_LOSS
+        lost = min(BUDGET, condition.lost + max(spent.loss, least))
+        since = condition.since if condition.lost else now - spent.seconds
+        has_lasted = lost >= BUDGET and now - since >= LASTING
+        if has_lasted or waited >= BUDGET or condition.is_probing:
+            return self._open(condition, error)
+        return replace(condition, lost=lost, waited=waited, since=since)
 
-    def _limit(self, retry_after: float) -> None:
-        self._limits += 1
-        if self._is_probing or retry_after > 0 or self._limits >= LIMITS_IN_A_ROW:
-            self._open(min(retry_after, LONGEST_RETRY_AFTER) if retry_after > 0 else FIRST_PAUSE)
+    def _limit(self, condition: Condition, error: RateLimited) -> Condition:
+        limits = condition.limits + 1
+        if error.retry_after > 0:
+            return self._open(condition, error, min(error.retry_after, LONGEST_RETRY_AFTER))
+        if condition.is_probing or limits >= LIMITS_IN_A_ROW:
+            return self._open(condition, error, FIRST_PAUSE)
+        return replace(condition, limits=limits)
 
-    def _open(self, seconds: float | None = None) -> None:
+    def _open(
+        self, condition: Condition, error: MomentoError, seconds: float | None = None
+    ) -> Condition:
+        now = self._clock()
+        pause = condition.pause
         if seconds is None:
-            seconds = self._pause * (1 - JITTER * self._random())
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._until = self._clock() + seconds
-        self._lost = BUDGET
-        self._limits = 0
-        self._epoch += 1
-        self._is_probing = False
-        self.ticket = None
-        self.openings += 1
-
-    def _announce(self, old: str, new: str) -> None:
-        if self._on_change is not None and old != new:
-            self._on_change(old, new)
+            seconds = pause * (1 - JITTER * self._random())
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if condition.ticket is not None:
+            condition = replace(condition, opened_at=now, refusals=count())
+        return replace(
+            condition,
+            ticket=None,
+            epoch=condition.epoch + 1,
+            is_probing=False,
+            until=now + seconds,
+            lost=BUDGET,
+            waited=BUDGET,
+            limits=0,
+            pause=pause,
+            openings=condition.openings + 1,
+            cause=Trouble(error.kind, error.reason, error.advice),
+        )
 
     def __repr__(self) -> str:
-        lost = self._lost * self._deadline
-        wait = "" if self.state != "open" else f", probe in {self._until - self._clock():.1f} s"
-        return f"<Breaker {self.state}, {lost:.1f} s lost{wait}, {self.openings} openings>"
+        state, openings = self.state, self.openings
+        lost = self.condition.lost * self._deadline
+        left = self.condition.until - self._clock()
+        wait = "" if state != "open" else f", probe in {left:.1f} s"
+        return f"<Breaker {state}, {lost:.1f} s lost{wait}, {openings} openings>"
 
 
 class LogLimiter:
@@ -210,7 +315,7 @@ class LogLimiter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lines: dict[tuple[str, str], tuple[float, int]] = {}  # next line due, held back
 
     def allow(self, operation: str, kind: str) -> int | None:
@@ -223,6 +328,6 @@ class LogLimiter:
                 self._lines[pair] = due, held + 1
                 return None
             if len(self._lines) >= self._MOST:
-                del self._lines[min(self._lines, key=self._lines.__getitem__)]
+                self._lines.pop(min(self._lines, key=self._lines.__getitem__), None)
             self._lines[pair] = now + self._SECONDS, 0
             return held

@@ -1,7 +1,8 @@
 """The breakers that every operation passes, and which of them an error concerns.
 
-One is the service's and shared by all caches of an endpoint: it counts time lost. The other is this
-configuration's: a refused token, a missing cache or a used-up limit opens it. It sends nothing.
+One is the service's and shared by all caches of an endpoint: it counts time lost. The other is the
+account's and shared by all that use one cache with one token: a refused token, a missing cache or a
+used-up limit opens it. It sends nothing.
 """
 
 import logging
@@ -15,14 +16,15 @@ from .exceptions import (
     MomentoError,
     RateLimited,
 )
-from .failures import Breaker
+from .failures import Breaker, Condition
 
 logger = logging.getLogger("django_momento_http")
 
 # Trouble with this account or cache; the service itself is well.
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
+# Nothing was sent for want of a connection or of time: our own shortage, whoever else is well.
+OUR_SHORTAGE = frozenset({"no_time", "pool_timeout"})
 _UNKNOWN = CircuitOpen()
-_FORBIDDEN = 403  # concerns one operation, and opens nothing
 # After an answer 429 an account is given so many seconds without requests that could wait.
 _SPARED_SECONDS = 60.0
 # What an admitted operation was given by each breaker: the account's, the service's.
@@ -39,7 +41,6 @@ class Gates:
         self._account = account
         self._clock = clock
         self._spared_until = 0.0  # 0: no limit was ever met
-        self._trouble = "", ""  # what opened the account's breaker: reason and advice
 
     def __repr__(self) -> str:
         return f"<Gates {self._service!r} {self._account!r}>"
@@ -57,14 +58,14 @@ class Gates:
     @property
     def is_unimpaired(self) -> bool:
         """Whether requests that nobody waits for may go out: all closed, no limit met lately."""
-        if self._account.ticket is None or self._service.ticket is None:
+        if self._account.condition.ticket is None or self._service.condition.ticket is None:
             return False
         return not self._spared_until or self._clock() >= self._spared_until
 
     def admit(self) -> Tickets | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
         # As each breaker's admit does while it is closed: this is on the way of every operation.
-        account, service = self._account.ticket, self._service.ticket
+        account, service = self._account.condition.ticket, self._service.condition.ticket
         if account is not None and service is not None:
             return account, service
         return self._admit_in_trouble()
@@ -80,42 +81,64 @@ class Gates:
             return CircuitOpen("not attempted after trouble with the service")
         return account, service
 
-    def record(self, tickets: Tickets, error: MomentoError | None, elapsed: float) -> None:
-        """Take the result of an admitted operation and the seconds that it cost."""
-        if error is None and self._account.is_calm and self._service.is_calm:
-            return
-        if isinstance(error, RateLimited):
-            self._spared_until = self._clock() + _SPARED_SECONDS
-        of_account = of_service = error
-        if isinstance(error, _ACCOUNT_ERRORS):
-            of_service = None
-        elif error is not None and error.transient:
-            of_account = _UNKNOWN  # no answer says nothing of the account
-        self._record_account(tickets, of_account, elapsed)
-        self._service.record(tickets[1], of_service, elapsed)
-
-    def _record_account(self, tickets: Tickets, error: MomentoError | None, elapsed: float) -> None:
-        if isinstance(error, _ACCOUNT_ERRORS) and error.status != _FORBIDDEN:
-            self._trouble = error.reason, error.advice
-        self._account.record(tickets[0], error, elapsed)
+    def record(
+        self,
+        tickets: Tickets,
+        error: MomentoError | None,
+        elapsed: float,
+        *,
+        company: int = 1,
+        is_late: bool = False,
+    ) -> None:
+        """Take the result of an admitted operation, as each breaker does."""
+        if error is None:
+            if not (self._account.condition.is_calm and self._service.condition.is_calm):
+                self._account.record(tickets[0], None, elapsed)
+                self._service.record(tickets[1], None, elapsed)
+        elif error.kind in OUR_SHORTAGE:
+            self.give_back(tickets)
+        elif isinstance(error, _ACCOUNT_ERRORS):
+            if isinstance(error, RateLimited):
+                self._spared_until = self._clock() + _SPARED_SECONDS
+            self._account.record(tickets[0], error, elapsed)
+            self._service.record(tickets[1], None, elapsed)
+        else:
+            # No answer says nothing of the account.
+            of_account = _UNKNOWN if error.transient else error
+            self._account.record(tickets[0], of_account, elapsed)
+            self._service.record(tickets[1], error, elapsed, company=company, is_late=is_late)
 
     def _refuse_for_the_account(self) -> CircuitOpen:
         """Say what opened the account's breaker: it stays open until that is mended."""
-        reason, advice = self._trouble
-        refused = CircuitOpen(f"not attempted since: {reason}")
-        refused.advice = advice
+        cause = self._account.condition.cause
+        refused = CircuitOpen(f"not attempted since: {cause.reason}")
+        refused.advice = cause.advice
         return refused
 
     def give_back(self, tickets: Tickets, of_account: MomentoError = _UNKNOWN) -> None:
         """Take back what was not sent after all: a probe is then the next caller's."""
-        self._record_account(tickets, of_account, 0.0)
+        self._account.record(tickets[0], of_account, 0.0)
         self._service.record(tickets[1], _UNKNOWN, 0.0)
 
 
-def breaker(deadline: float, name: str) -> Breaker:
-    """Return a breaker that logs its changes under a name."""
+def breaker(deadline: float, name: str, clock: Callable[[], float] = time.monotonic) -> Breaker:
+    """Return a breaker that says under a name why it opened, and what that has cost."""
 
-    def log(old: str, new: str) -> None:
-        logger.warning("Momento %s: breaker %s, was %s", name, new, old)
+    def log(before: Condition, after: Condition) -> None:
+        if before.state == "closed":
+            logger.warning(
+                "Momento %s: breaker open after %s: %s. %s. Operations are answered at once,"
+                " without a request; the next probe is in about %.1f s",
+                name,
+                *after.cause,
+                after.until - after.opened_at,
+            )
+        elif after.state == "closed":
+            logger.info(
+                "Momento %s: breaker closed again after %.1f s; %d operations were not asked",
+                name,
+                after.since - after.opened_at,
+                next(after.refusals),
+            )
 
-    return Breaker(deadline, on_change=log)
+    return Breaker(deadline, clock, on_change=log)

@@ -319,9 +319,9 @@ def test_a_probe_that_is_sent_again_with_a_new_token_stays_the_probe(make: Make)
     with scripted(by_token) as server:
         client = make(server.endpoint, TOKEN=lambda: next(tokens))
         for breaker in (client._service.breaker, client._gates._account):
-            while breaker.ticket is not None:
-                breaker.record(breaker.ticket, TransportError(), 0.0)
-            breaker._until = 0.0
+            breaker.record(0, TransportError(), 60.0)
+            assert breaker.state == "open"
+            breaker._clock = lambda: time.monotonic() + 60.0
         assert bytes(run(client)) == b"value"
         assert client.stats()["breaker"] == "closed"
 
@@ -330,8 +330,9 @@ def test_a_probe_that_is_sent_again_with_a_new_token_stays_the_probe(make: Make)
 
 
 def until_open(client: MomentoClient, most: int = 40) -> int:
-    """Return how many operations it takes until nothing is sent."""
+    """Return how many operations, 50 ms apart, it takes until nothing is sent."""
     for count in range(most):
+        client._service.breaker._clock = lambda ahead=count * 0.05: time.monotonic() + ahead
         if isinstance(run(client), CircuitOpen):
             return count
     return most

@@ -301,12 +301,12 @@ def pauses(count: int) -> list[float]:
     while len(found) <= count:
         ticket = breaker.admit()
         if ticket is None:
-            now = breaker._until
+            now = breaker.condition.until
             continue
         opened = breaker.openings
         breaker.record(ticket, TimedOut(), 1.0)
         if breaker.openings > opened:
-            found.append(breaker._until - now)
+            found.append(breaker.condition.until - now)
     return found[:count]
 
 
@@ -325,7 +325,7 @@ def test_the_worst_case() -> None:
             f"a page of 20 `get`s: {unreachable} of them wait",
             f"{unreachable * connecting:.2f}",
         ),
-        (f"{failures_until_open(0.0)} operations, which fail at once", "0.00"),
+        (f"all operations of {failures.LASTING:g} s, which fail at once", "0.00"),
         (f"one operation, as the probe after {after}, … seconds", f"{wait:.2f}"),
         (
             "the longest time until a probe sees it: one that just failed, and a pause",

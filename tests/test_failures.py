@@ -21,7 +21,7 @@ from django_momento_http.exceptions import (
     TimedOut,
     TransportError,
 )
-from django_momento_http.failures import Breaker, LogLimiter, RetryBudget, may_retry
+from django_momento_http.failures import Breaker, Condition, LogLimiter, RetryBudget, may_retry
 
 from .benchmark import load
 
@@ -199,10 +199,58 @@ def test_one_operation_that_hangs_opens_it(breaker: Breaker) -> None:
     assert breaker.state == "open"
 
 
-def test_a_flood_of_instant_failures_opens_it(breaker: Breaker) -> None:
-    """Refusals that cost no time open it too, though more of them are needed."""
-    assert 5 < fail(breaker, ENOUGH_FAILURES, elapsed=0.0) < 30
+def flood(breaker: Breaker, clock: Clock, seconds: float, step: float = 0.005) -> int:
+    """Let operations fail at once for so long; return how many were admitted."""
+    admitted = 0
+    for _ in range(round(seconds / step)):
+        admitted += fail(breaker, elapsed=0.0)
+        clock.now += step
+    return admitted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state"), [(0.2, "closed"), (0.45, "closed"), (0.55, "open"), (10.0, "open")]
+)
+def test_instant_failures_open_it_when_they_last(
+    breaker: Breaker, clock: Clock, seconds: float, state: str
+) -> None:
+    """A restart in which hundreds are refused does not open it; half a second of refusals does."""
+    flood(breaker, clock, seconds, step=0.0005)
+    assert breaker.state == state
+
+
+def test_six_threads_may_be_refused_at_the_same_moment(breaker: Breaker, clock: Clock) -> None:
+    """How many fail at once says nothing: what counts is for how long none succeeds."""
+    for _ in range(10):
+        fail(breaker, ENOUGH_FAILURES, elapsed=0.0)
+        clock.now += 0.1
+        succeed(breaker, 12)
+    assert breaker.openings == 0
+
+
+def test_few_instant_failures_never_open_it(breaker: Breaker, clock: Clock) -> None:
+    """A dozen must fail: one refusal now and one in a minute are no outage."""
+    for _ in range(11):
+        fail(breaker, elapsed=0.0)
+        clock.now += 60
+    assert breaker.state == "closed"
+    fail(breaker, elapsed=0.0)
     assert breaker.state == "open"
+
+
+def test_lost_time_opens_it_however_short_the_trouble(breaker: Breaker) -> None:
+    """Three deadlines that three threads lost in the same moment were waited for all the same."""
+    fail(breaker, ENOUGH_FAILURES, elapsed=0.0)
+    assert breaker.state == "closed"
+    assert fail(breaker, ENOUGH_FAILURES) == 3
+
+
+def test_what_was_late_loses_its_time_and_no_more(breaker: Breaker, clock: Clock) -> None:
+    """A thousand operations that came to their turn too late to be answered are no outage."""
+    for _ in range(1000):
+        breaker.record(admitted(breaker), TimedOut(), DEADLINE / 1000, is_late=True)
+        clock.now += 1.0
+    assert breaker.state == "closed"
 
 
 def test_successes_refund(breaker: Breaker) -> None:
@@ -241,9 +289,12 @@ EFFECTS = [
 
 
 @pytest.mark.parametrize(("error", "state"), EFFECTS)
-def test_what_opens_it(breaker: Breaker, error: MomentoError | None, state: str) -> None:
+def test_what_opens_it(
+    breaker: Breaker, clock: Clock, error: MomentoError | None, state: str
+) -> None:
     """Lost time, limits, a wrong token and a missing cache open it; other answers never do."""
     for _ in range(ENOUGH_FAILURES):
+        clock.now += 0.01
         ticket = breaker.admit()
         if ticket is not None:
             breaker.record(ticket, error, 0.0)
@@ -506,9 +557,11 @@ def test_limits_do_not_lengthen_pauses(breaker: Breaker, clock: Clock) -> None:
 def test_changes_are_told_in_order(clock: Clock) -> None:
     """Every change of state is told once, with the state before and the state after."""
     changes: list[tuple[str, str]] = []
-    breaker = Breaker(
-        DEADLINE, clock, random=lambda: 0.0, on_change=lambda *change: changes.append(change)
-    )
+
+    def told(before: Condition, after: Condition) -> None:
+        changes.append((before.state, after.state))
+
+    breaker = Breaker(DEADLINE, clock, random=lambda: 0.0, on_change=told)
     fail(breaker, 3)
     breaker.record(pause(breaker, clock)[1], TimedOut(), DEADLINE)
     breaker.record(pause(breaker, clock)[1], None, 0.002)
@@ -526,7 +579,7 @@ def test_changes_are_told_outside_the_lock(clock: Clock) -> None:
     """Whoever is told of a change may make another thread use the breaker, and wait for it."""
     finished: list[bool] = []
 
-    def told(old: str, new: str) -> None:
+    def told(before: Condition, after: Condition) -> None:
         other = threading.Thread(target=lambda: breaker.record(-1, TimedOut(), 1.0), daemon=True)
         other.start()
         other.join(5)
@@ -625,15 +678,14 @@ def simulation() -> Any:
     return load("simulate_breaker")
 
 
-@pytest.mark.parametrize(
-    "workload", ["PAGES", "SINGLES", "ONE_THREAD", "MANY"], ids=lambda name: name.lower()
-)
-def test_goals_hold_in_the_simulation(simulation: Any, workload: str) -> None:
+@pytest.mark.parametrize("run", range(5), ids=["pages", "singles", "one_thread", "many", "busy"])
+def test_goals_hold_in_the_simulation(simulation: Any, run: int) -> None:
     """Short outages, stray failures and slow answers cost what the policy allows, and no more."""
     missed = []
-    for trouble in simulation.TROUBLES:
+    workload, troubles = simulation.RUNS[run]
+    for trouble in troubles:
         short = replace(trouble, seconds=min(60.0, trouble.seconds))
-        result = simulation.Simulation(short, getattr(simulation, workload), seed=1).run()
+        result = simulation.Simulation(short, workload, seed=1).run()
         missed += [(trouble.name, goal) for goal in simulation.missed(result)]
     assert missed == []
 
