@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from django_momento_http import process
 from django_momento_http.process import PerProcess
 
 
@@ -145,11 +146,13 @@ def test_an_interrupt_at_any_step_loses_nothing() -> None:
 
 
 def interrupt_at(step: int, call: Callable[[int], Any], key: int) -> bool:
-    """Raise at the so-manieth instruction of a call; return whether it came that far."""
+    """Raise at the so-manieth instruction of the registry; return whether it came that far."""
     left = step
 
     def trace(frame: Any, event: str, _: Any) -> Any:
         nonlocal left
+        if frame.f_code.co_filename != process.__file__:
+            return None
         frame.f_trace_opcodes = True
         if event == "opcode":
             left -= 1
