@@ -145,12 +145,13 @@ class MomentoCache(BaseCache):
         value = store.run(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
+        generation = store.generation
         made = default() if callable(default) else default
         # Where the service could not be asked, it is not asked again: the caller has waited enough.
         if value is _UNKNOWN:
             return made
-        payload = store.dumps(made)
-        return store.run(store.get_or_add(wire_key, made, payload, self._seconds(timeout)))
+        payload, seconds = store.dumps(made), self._seconds(timeout)
+        return store.run(store.get_or_add(wire_key, made, payload, seconds, generation))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -160,12 +161,13 @@ class MomentoCache(BaseCache):
         value = await store.arun(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
+        generation = store.generation
         made = default() if callable(default) else default
         # Where the service could not be asked, it is not asked again: the caller has waited enough.
         if value is _UNKNOWN:
             return made
-        payload = await self._dumps(made)
-        return await store.arun(store.get_or_add(wire_key, made, payload, self._seconds(timeout)))
+        payload, seconds = await self._dumps(made), self._seconds(timeout)
+        return await store.arun(store.get_or_add(wire_key, made, payload, seconds, generation))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store

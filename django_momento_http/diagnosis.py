@@ -135,10 +135,10 @@ _WORDS: Mapping[str, _Words] = {
         "what was written was not found at once in every try",
         "Nothing, if it is rare: reads of the service are eventually consistent.",
     ),
-    "signing_key": _Words(
-        "the clear marker of this KEY_PREFIX was written with another signing key",
-        "If SECRET_KEY was changed, put the old one into SECRET_KEY_FALLBACKS; if another project"
-        " uses this cache, give each a KEY_PREFIX of its own, or both the same SIGNING_KEY.",
+    "marker_altered": _Words(
+        "the clear marker of this KEY_PREFIX does not verify with the key that it is named after",
+        "Somebody else writes to this cache, and could put back old values: find out who, and call"
+        " clear() on this alias to write the marker anew.",
     ),
     "clock": _Words(
         "this host's clock is {difference}",

@@ -10,9 +10,10 @@ Byte by byte, integers unsigned and big-endian::
          8     4  id of the signing key
         12     8  generation that was current at the write; 0: none was known
         20     8  expiry in milliseconds since 1970 (UTC); 0: none
-        28     4  length of the body before compression
-        32    32  HMAC-SHA256 over scope, wire key, bytes 0 to 31 and body
-        64     -  body
+        28     8  when the value was made, in milliseconds since 1970 (UTC)
+        36     4  length of the body before compression
+        40    32  HMAC-SHA256 over scope, wire key, bytes 0 to 39 and body
+        72     -  body
 
 The scope is the cache's name and the KEY_PREFIX; it and the wire key are each preceded by their
 length in 4 bytes, so that nothing can be moved from one to the next. A reader verifies before it
@@ -28,10 +29,11 @@ from typing import Any, NamedTuple
 from . import compressors, serializers
 from .compressors import Compressor
 from .exceptions import StoredValueError
+from .interrupts import is_raised_by_signal_handler
 from .registry import Coded, is_foreign
 from .serializers import Serializer
 
-_HEADER = struct.Struct("!3sBHH4sQQI")
+_HEADER = struct.Struct("!3sBHH4sQQQI")
 _SEALED = struct.Struct(f"{_HEADER.format}32s")  # the same and the signature
 _BODY_AT = _SEALED.size
 _BLOCK_SIZE = 64  # of SHA-256
@@ -47,17 +49,18 @@ _REPLAY_SECONDS = 60.0
 
 
 class Stored(NamedTuple):
-    """A verified value, not yet loaded; ``expires_at`` is in seconds since 1970, None for never."""
+    """A verified value, not yet loaded.
+
+    ``expires_at`` is in seconds since 1970, None for never; ``made_at`` in milliseconds since 1970.
+    """
 
     serializer: int
     compressor: int
     generation: int
     expires_at: float | None
+    made_at: int
     length: int
     body: memoryview
-
-
-_NOTHING = Stored(0, _UNCOMPRESSED, 0, None, 0, memoryview(b""))
 
 
 class _Signer:
@@ -110,38 +113,53 @@ class Envelope:
         """Return the value, serialized; raise what the serializer raises."""
         return self._serializer.codec.dumps(value)
 
-    def pack(self, payload: bytes, expires_at: float | None) -> Stored:
+    @property
+    def key_ids(self) -> tuple[bytes, ...]:
+        """The ids of the signing keys, that which signs first."""
+        return tuple(self._signers)
+
+    def pack(
+        self, payload: bytes, expires_at: float | None, made_at: int, generation: int
+    ) -> Stored:
         """Return a serialized value, compressed where that pays."""
         compressor, body = self._compressed(payload)
         # A payload past the field's range is refused by its size, whatever is written here.
         length = min(len(payload), 2**32 - 1)
-        return Stored(self._serializer.code, compressor, 0, expires_at, length, memoryview(body))
+        code = self._serializer.code
+        return Stored(code, compressor, generation, expires_at, made_at, length, memoryview(body))
 
-    def seal(self, wire_key: str, stored: Stored, generation: int) -> bytes:
+    def seal(self, wire_key: str, stored: Stored) -> bytes:
         """Return the bytes to store under this key, signed."""
+        return self._seal(self._signer, wire_key, stored)
+
+    def seal_marker(
+        self, wire_key: str, key_id: bytes, generation: int, expires_at: float | None, made_at: int
+    ) -> bytes:
+        """Return a value that says nothing but its generation, signed with the key of this id."""
+        nothing = Stored(0, _UNCOMPRESSED, generation, expires_at, made_at, 0, memoryview(b""))
+        return self._seal(self._signers[key_id], wire_key, nothing)
+
+    def _seal(self, signer: _Signer, wire_key: str, stored: Stored) -> bytes:
         expiry = 0 if stored.expires_at is None else max(round(stored.expires_at * 1000), 1)
         header = _HEADER.pack(
             _MAGIC,
             _VERSION,
             stored.serializer,
             stored.compressor,
-            self._signer.id,
-            generation,
+            signer.id,
+            stored.generation,
             expiry,
+            stored.made_at,
             stored.length,
         )
-        mac = self._signer.sign(wire_key, header, stored.body)
+        mac = signer.sign(wire_key, header, stored.body)
         return b"".join((header, mac, stored.body))
-
-    def seal_marker(self, wire_key: str, generation: int) -> bytes:
-        """Return a value that says nothing but its generation."""
-        return self.seal(wire_key, _NOTHING, generation)
 
     def open(self, wire_key: str, data: bytes | bytearray, now: float) -> Stored:
         """Return what was sealed for this key; StoredValueError for anything else."""
         if len(data) < _BODY_AT:
             raise StoredValueError("a stored value is too short to be ours")
-        magic, version, serializer, compressor, key_id, generation, expiry, length, mac = (
+        magic, version, serializer, compressor, key_id, generation, expiry, made_at, length, mac = (
             _SEALED.unpack_from(data)
         )
         signer = self._signers.get(key_id)
@@ -153,7 +171,7 @@ class Envelope:
         expires_at = expiry / 1000 if expiry else None
         if expires_at is not None and now > expires_at + _REPLAY_SECONDS:
             raise StoredValueError("a stored value is older than its expiry")
-        return Stored(serializer, compressor, generation, expires_at, length, body)
+        return Stored(serializer, compressor, generation, expires_at, made_at, length, body)
 
     def load(self, stored: Stored) -> Any:
         """Return the value; StoredValueError when this process cannot make it again."""
@@ -161,7 +179,9 @@ class Envelope:
         payload = stored.body if stored.compressor == _UNCOMPRESSED else self._inflated(stored)
         try:
             return codec.loads(_argument(stored.serializer, payload))
-        except Exception as error:  # noqa: BLE001 - loading runs code of any class
+        except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
             failure = type(error).__name__
         raise StoredValueError(f"a stored value could not be loaded ({failure})")
 
@@ -182,7 +202,9 @@ class Envelope:
             raise StoredValueError("a stored value inflates to more than is accepted")
         try:
             inflated = codec.decompress(_argument(stored.compressor, stored.body), stored.length)
-        except Exception as error:  # noqa: BLE001 - each codec has errors of its own
+        except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
             failure = type(error).__name__
         else:
             if len(inflated) == stored.length:

@@ -1,16 +1,16 @@
-"""What this process knows of the clear marker: which values are of the current generation.
+"""What ``clear()`` means for one namespace in this process: which values are of the present.
 
 The service has no flush. Each value carries the generation that was current when it was written,
-and one reserved key, the marker, holds the current one; ``clear()`` raises it. The knowledge only
-moves forward, because the service's reads may be stale. It asks nobody: clocks and answers come
-from outside.
+and a reserved key, the clear marker, holds the current one; ``clear()`` raises it. The knowledge
+only moves forward, because the service's reads may be stale. It asks nobody: clocks and what was
+read come from outside.
 """
 
 import threading
 from collections.abc import Callable
 
-# Reads are eventually consistent and nobody says by how much: for this long after the marker was
-# last seen, "there is none" is taken for a stale answer.
+# Reads are eventually consistent and nobody says by how much: only two reads so far apart that find
+# no marker mean that there is none.
 _STALE_SECONDS = 60.0
 # A marker that could not be read is asked for again after this long, not by every operation.
 _RETRY_SECONDS = 1.0
@@ -19,93 +19,103 @@ _EARLY = 0.8
 
 
 class Generation:
-    """One marker as this process knows it; safe under threads."""
+    """The newest generation that this process has heard of; safe under threads."""
 
-    def __init__(self, max_age: float, clock: Callable[[], float]) -> None:
-        self._max_age = max_age
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._newest = 0
-        self._is_known = False
-        self._has_marker = False
-        self._read_at = self._seen_at = float("-inf")
-        self._asked_at = self._retry_at = float("-inf")
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.current = 0  # to write with; 0 while no clear() was ever heard of
+        self._accepts_none = False  # values that were written where no clear() was heard of
+        self._none_since = float("inf")  # the first read in a row that found no marker
+        self.is_held = False  # a clear() is owed: that there is no marker proves nothing
 
     def __repr__(self) -> str:
-        return f"<Generation {self._newest} {'marked' if self._has_marker else 'unmarked'}>"
+        return f"<Generation {self.current}>"
 
-    @property
-    def current(self) -> int:
-        """The generation to write with; 0 when no marker was ever seen."""
-        return self._newest
-
-    def is_due(self) -> bool:
-        """Whether the caller must read the marker beside its operation."""
-        now = self._clock()
-        if now - self._read_at < self._max_age * _EARLY or now < self._retry_at:
-            return False
-        if now - self._read_at >= self._max_age:
+    def accepts(self, generation: int) -> bool:
+        """Whether a value of this generation is to be served."""
+        if generation == self.current:
             return True
-        with self._lock:
-            if now - self._asked_at < self._max_age * (1 - _EARLY):
-                return False
-            self._asked_at = now
+        if generation > self.current:
+            # Verified, so somebody has cleared and we have not heard of it yet.
+            self.move(generation)
             return True
-
-    def learn(self, found: int | None, asked_at: float) -> None:
-        """Take in what a read of the marker found, None for no marker."""
-        with self._lock:
-            self._is_known = True
-            self._read_at = max(self._read_at, asked_at)
-            if found is None:
-                self._has_marker &= asked_at - self._seen_at < _STALE_SECONDS
-            else:
-                self._see(found)
-
-    def miss(self) -> None:
-        """Take in that the marker could not be read: what was known stays."""
-        self._retry_at = self._clock() + min(_RETRY_SECONDS, self._max_age)
+        return generation == 0 and self._accepts_none and not self.is_held
 
     def move(self, generation: int) -> None:
         """Make this generation the current one if it is newer: all others are gone at once."""
         with self._lock:
-            self._is_known = True
-            self._see(generation)
+            self._accepts_none = False
+            self._none_since = float("inf")
+            self.current = max(self.current, generation)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the marker could ever be read; until then nothing can be said of a value."""
-        return self._is_known
+    def learn(self, found: int | None, asked_at: float) -> None:
+        """Take in what a read of the marker found, None for no marker."""
+        if found is not None:
+            self.move(found)
+            return
+        with self._lock:
+            self._none_since = min(self._none_since, asked_at)
+            self._accepts_none |= asked_at - self._none_since >= _STALE_SECONDS
 
-    def accepts(self, generation: int) -> bool:
-        """Whether a value of this generation is to be served."""
-        if not self._is_known:
+    def next(self, now_ms: int) -> int:
+        """Return a generation above all that were heard of, and above the clock's milliseconds."""
+        return max(self.current + 1, now_ms)
+
+
+class MarkerAge:
+    """How old this process's copy of the marker is, and who is to renew it; safe under threads.
+
+    Both clocks must agree that it is young: the monotonic one stands still while a machine is
+    suspended, the wall clock may be set.
+    """
+
+    def __init__(self, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._lock = threading.RLock()
+        self._read_at = self._read_wall = float("-inf")
+        self._asked_at = self._retry_at = float("-inf")
+        self.is_known = False  # whether it could ever be read; until then nothing can be said
+
+    def is_due(self, max_age: float) -> bool:
+        """Whether the caller must read the marker beside its operation."""
+        now = self._clock()
+        young = max_age * _EARLY
+        if now - self._read_at < young and 0 <= self._wall_clock() - self._read_wall < young:
             return False
-        if not self._has_marker:
+        return self._is_due(now, max_age)
+
+    def _is_due(self, now: float, max_age: float) -> bool:
+        if now < self._retry_at:
+            return False
+        age = max(now - self._read_at, self._wall_clock() - self._read_wall)
+        if age >= max_age or self._wall_clock() < self._read_wall:
             return True
-        if generation > self._newest:
-            # Verified, so somebody has cleared and we have not heard of it yet.
-            self.move(generation)
-        return generation == self._newest
+        with self._lock:
+            if now - self._asked_at < max_age * (1 - _EARLY):
+                return False
+            self._asked_at = now
+            return True
 
-    def _see(self, generation: int) -> None:
-        if generation >= self._newest:
-            self._newest = generation
-            self._has_marker = True
-            self._seen_at = self._clock()
+    def was_read(self, asked_at: float, asked_wall: float) -> None:
+        """Take in that it was read, and when it was asked for."""
+        with self._lock:
+            self.is_known = True
+            self._read_at = max(self._read_at, asked_at)
+            self._read_wall = asked_wall
+
+    def could_not_be_read(self, max_age: float) -> None:
+        """Take in that the marker could not be read: what was known stays."""
+        self._retry_at = self._clock() + min(_RETRY_SECONDS, max_age)
 
 
-class AnyGeneration(Generation):
-    """No marker at all (CLEAR_MAX_AGE None): nothing is read and every value is served."""
+class NoMarkerAge(MarkerAge):
+    """No marker at all (CLEAR_MAX_AGE None): nothing is ever read."""
 
     def __init__(self) -> None:
-        super().__init__(float("inf"), lambda: 0.0)
-        self._is_known = True
+        super().__init__(lambda: 0.0, lambda: 0.0)
+        self.is_known = True
 
-    def is_due(self) -> bool:
+    def is_due(self, max_age: float) -> bool:  # noqa: ARG002 - the base's signature
         """There is nothing to read."""
         return False
-
-    def accepts(self, generation: int) -> bool:  # noqa: ARG002 - the base's signature
-        """Serve everything."""
-        return True

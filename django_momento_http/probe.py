@@ -108,7 +108,8 @@ class _Examination:
     def _packed(self) -> Stored | None:
         try:
             payload = self._envelope.dumps(_VALUE)
-            return self._envelope.pack(payload, self._wall_clock() + self._ttl)
+            now = self._wall_clock()
+            return self._envelope.pack(payload, now + self._ttl, int(now * 1000), 0)
         except Exception as error:  # noqa: BLE001 - a user's codec may fail in any way
             failure = type(error).__name__
         self._fail("set", "codec", reason=failure)
@@ -136,7 +137,7 @@ class _Examination:
     # Requests
 
     def _go_round(self, transport: "_ColdTransport", stored: Stored) -> None:
-        body = self._envelope.seal(self._key, stored, 0)
+        body = self._envelope.seal(self._key, stored)
         operations = {
             "set": Operation.set(self._key, body, self._ttl),
             "get": Operation.get(self._key),
@@ -151,7 +152,7 @@ class _Examination:
             self._compare(outcomes["get"])
 
     def _read_marker(self) -> None:
-        marker = self._space.marker
+        marker = self._space.marker(self._envelope.key_ids[0])
         with closing(self._new_transport()) as transport:
             found = self._ask(transport, "marker", Operation.get(marker))
         if found is None or isinstance(found, MomentoError):
@@ -159,7 +160,7 @@ class _Examination:
         try:
             self._envelope.open(marker, found, self._wall_clock())
         except StoredValueError:
-            self._warn("marker", "signing_key")
+            self._warn("marker", "marker_altered")
 
     def _ask(self, transport: "_ColdTransport", step: str, operation: Operation) -> Outcome:
         """Carry one operation out; what fails becomes part of the report."""

@@ -234,8 +234,10 @@ def _made(asked: Asked) -> Operation:
 
 def _count(operations: Sequence[Asked]) -> int:
     """Return for how many operations there must be time."""
-    first = operations[0] if operations else None
-    return len(operations) - (isinstance(first, Operation) and first.is_beside)
+    for beside, first in enumerate(operations):
+        if not (isinstance(first, Operation) and first.is_beside):
+            return len(operations) - beside
+    return 1
 
 
 def _outcomes(batch: Batch, operations: Sequence[Asked], deadline: float) -> Outcomes:

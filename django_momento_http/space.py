@@ -4,12 +4,13 @@ It knows settings and the stored format, and asks nobody.
 """
 
 import math
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .conf import Options
 from .envelope import Envelope
+from .namespace import NamespaceKey
 
 # The longest time to live that fits every reading of an integer of seconds: 68 years.
 _FOREVER = 2**31 - 1
@@ -31,10 +32,18 @@ class Space:
     secrets: tuple[bytes, ...] = field(repr=False)
 
     @property
-    def marker(self) -> str:
-        """The clear marker's key on the wire."""
+    def namespace(self) -> NamespaceKey:
+        """The namespace that this space is of."""
+        return NamespaceKey(self.options.endpoint, self.options.location, self.key_prefix)
+
+    def marker(self, key_id: bytes) -> str:
+        """Return the key on the wire of the clear marker of one signing key.
+
+        Sites with other keys, whose values nobody here could verify, never meet this one.
+        """
         # No key of a user begins with this byte: they are UTF-8.
-        return encode_key(b"\xffclear:" + self.key_prefix.encode("utf-8", "surrogatepass"))
+        prefix = self.key_prefix.encode("utf-8", "surrogatepass")
+        return encode_key(b"\xffclear:" + key_id + b":" + prefix)
 
     def envelope(self) -> Envelope:
         """Return what seals and opens the values of this space."""
@@ -63,3 +72,8 @@ class Space:
 def encode_key(key: bytes) -> str:
     """Return a key as it stands on the wire: unpadded URL-safe Base64."""
     return urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
+
+
+def decode_key(key: str) -> bytes:
+    """Return the key that stands so on the wire."""
+    return urlsafe_b64decode(key + "=" * (-len(key) % 4))

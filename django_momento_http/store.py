@@ -11,16 +11,18 @@ from numbers import Number
 from typing import Any, TypeVar
 
 from . import client
-from .answers import Outcome
 from .client import Operation, shared_client
 from .envelope import Stored
-from .exceptions import BadRequest, MomentoError, StoredValueError
-from .generation import AnyGeneration, Generation
+from .exceptions import MomentoError, StoredValueError
+from .gateway import Gateway
+from .marker import Marker
+from .namespace import Namespace, forget_namespaces, shared_namespace
 from .on_error import OnError
 from .process import RECENT, PerProcess
-from .runner import Outcomes, Plan, Runner
+from .runner import Plan, Runner
 from .space import Space
 from .values import MISSING, Values
+from .writer import Writer
 
 K = TypeVar("K")
 
@@ -35,30 +37,31 @@ class Store:
     def __init__(
         self,
         space: Space,
+        namespace: Namespace,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         options = space.options
-        self._clock = clock
-        self._generation = (
-            AnyGeneration()
-            if options.clear_max_age is None
-            else Generation(options.clear_max_age, clock)
-        )
-        self._values = Values(space, self._generation, wall_clock)
-        self.dumps = self._values.dumps
+        self._namespace = namespace
         self._client = shared_client(options)
         self._counters = self._client.counters
         self._on_error = OnError(
             options.location, self._counters, raises=options.on_error == "raise", clock=clock
         )
+        self._can_clear = options.clear_max_age is not None
+        values = self._values = Values(space, namespace, wall_clock)
+        max_age = options.clear_max_age or 0.0
+        marker = Marker(namespace, max_age, values, self._on_error, clock, wall_clock)
+        self._gateway = Gateway(self._client, namespace, marker, values)
+        self._writer = Writer(namespace, self._gateway, values, self._on_error)
+        self.dumps = values.dumps
         runner = Runner(self._client)
         self.run, self.arun = runner.run, runner.arun
         # The process that may use it; none once it is closed.
         self.pid = os.getpid()
 
     def __repr__(self) -> str:
-        return f"<Store {self._client!r} {self._generation!r}>"
+        return f"<Store {self._client!r} {self._namespace!r}>"
 
     def close(self) -> None:
         """Mark this store as left behind; its connections are the client's."""
@@ -73,9 +76,11 @@ class Store:
     def get(self, key: str, default: Any) -> Plan[Any]:
         """Return the value, or the default."""
         asked = Operation.get(key)
-        # As _one does, without a generator of its own: this is the method that is called most.
+        # As one() does, without a generator of its own: this is the method that is called most.
         outcome = (
-            (yield asked) if self._is_alone(asked) else (yield from self._beside_marker(asked))
+            (yield asked)
+            if self._gateway.is_alone("GET")
+            else (yield from self._gateway.accompanied(asked))
         )
         errors: list[MomentoError] = []
         value = self._values.value(key, outcome, errors)
@@ -98,7 +103,9 @@ class Store:
         values = [MISSING] * len(keys)
         errors: list[MomentoError] = []
         # Each is loaded as it comes, while others are still under way.
-        for index, outcome in (yield from self._ask([Operation.get(key) for key in keys])):
+        for index, outcome in (
+            yield from self._gateway.all("GET", [Operation.get(key) for key in keys], keys)
+        ):
             values[index] = self._values.value(keys[index], outcome, errors)
         pairs = zip(names.values(), values, strict=True)
         found = {name: value for name, value in pairs if value is not MISSING}
@@ -123,41 +130,50 @@ class Store:
 
     def set(self, key: str, payload: bytes, timeout: float | None) -> Plan[None]:
         """Store the value, or remove it where the timeout is 0 or less."""
-        if (yield from self._write("set", key, *self._values.packed(payload, timeout))):
+        if (yield from self._writer.put("set", key, payload, timeout, owes=True)):
             self._counters.served("sets")
 
     def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> Plan[list[str]]:
         """Store the values and return the keys of those that were not."""
-        items = {key: self._values.packed(payload, timeout) for key, payload in payloads.items()}
-        outcomes = yield from self._put_many(items)
-        failed = {
-            key: outcome
-            for key, outcome in zip(items, outcomes, strict=True)
-            if isinstance(outcome, MomentoError)
-        }
-        self._counters.served("sets", len(items) - len(failed))
+        outcomes = yield from self._writer.put_many(payloads, timeout)
+        failed = {key: error for key, error in outcomes.items() if isinstance(error, MomentoError)}
+        self._counters.served("sets", len(payloads) - len(failed))
         self._on_error.report("set_many", list(failed.values()))
         return list(failed)
 
     def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        if (yield from self._read("add", key)) is not MISSING or not self._generation.is_known:
+        there = yield from self._read("add", key)
+        if there is not MISSING or not self._values.can_judge:
             return False
-        return (yield from self._write("add", key, *self._values.packed(payload, timeout)))
+        return (yield from self._writer.put("add", key, payload, timeout))
 
-    def get_or_add(self, key: str, value: Any, payload: bytes, timeout: float | None) -> Plan[Any]:
-        """Return the value that is there, or else this one, which is then stored."""
+    def get_or_add(
+        self, key: str, value: Any, payload: bytes, timeout: float | None, generation: int
+    ) -> Plan[Any]:
+        """Return the value that is there, or else this one, made in that generation, and store it.
+
+        What a clear() overtook while it was made is stored as what it is: a value from before.
+        """
         there = yield from self._read("get_or_set", key)
         if there is MISSING:
-            yield from self._write("get_or_set", key, *self._values.packed(payload, timeout))
+            stamp = self._namespace.stamp()
+            stored, ttl = self._values.packed(payload, timeout, stamp, generation)
+            yield from self._writer.write("get_or_set", key, stored, ttl)
         return value if there is MISSING or there is _UNKNOWN else there
+
+    @property
+    def generation(self) -> int:
+        """The generation that is current as far as this process knows."""
+        return self._namespace.generation.current
 
     def touch(self, key: str, timeout: float | None) -> Plan[bool]:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
         found = yield from self._find("touch", key)
         if not isinstance(found, Stored):
             return False
-        return (yield from self._write("touch", key, *self._values.renewed(found, timeout)))
+        stored, ttl = self._values.renewed(found, timeout)
+        return (yield from self._writer.write("touch", key, stored, ttl, owes=ttl == 0))
 
     def incr(self, key: str, delta: Any) -> Plan[Any]:
         """Add to a number, which keeps its lifetime, and return it; not atomic."""
@@ -172,7 +188,7 @@ class Store:
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
         total = value + delta
-        if not (yield from self._write("incr", key, *self._values.replaced(found, total))):
+        if not (yield from self._writer.write("incr", key, *self._values.replaced(found, total))):
             raise ValueError(_NOT_THERE)
         return total
 
@@ -181,22 +197,26 @@ class Store:
         found = yield from self._find("incr_version", key)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
+        since = self._namespace.stamp()
         ttl = self._values.ttl_left(found)
-        if not (yield from self._write("incr_version", new_key, found, ttl)):
+        if not (yield from self._writer.write("incr_version", new_key, found, ttl)):
             raise ValueError(_NOT_THERE)
-        removed = yield Operation.delete(key)
+        removed = yield from self._writer.remove(key, since)
         if isinstance(removed, MomentoError):
             self._on_error.report("incr_version", [removed])
 
     def delete(self, key: str) -> Plan[bool]:
         """Remove the value and return whether there was one."""
-        outcome = yield from self._one(Operation.get(key))
+        since = self._namespace.stamp()
+        outcome = yield from self._gateway.one(Operation.get(key))
         if outcome is None:
+            # There may be a write whose answer was lost: what it stores is from before this.
+            self._gateway.is_overtaken(key, since)
             return False
         found = self._values.opened(key, outcome)
         # Also where the look failed, or what is there is not for us: what should be gone may be
         # served elsewhere or later, and that is worse than a request more.
-        removed = yield Operation.delete(key)
+        removed = yield from self._writer.remove(key, since)
         errors = [error for error in (found, removed) if isinstance(error, MomentoError)]
         is_removed = isinstance(found, Stored) and not errors
         self._counters.served("deletes", int(is_removed))
@@ -205,31 +225,24 @@ class Store:
 
     def delete_many(self, keys: Iterable[str]) -> Plan[None]:
         """Remove the values."""
-        outcomes = yield from self._all([Operation.delete(key) for key in keys])
+        names = list(keys)
+        outcomes = yield from self._writer.remove_many(names, self._namespace.stamp())
         errors = [error for error in outcomes if isinstance(error, MomentoError)]
-        self._counters.served("deletes", len(outcomes) - len(errors))
+        self._counters.served("deletes", len(names) - len(errors))
         self._on_error.report("delete_many", errors)
 
     def clear(self) -> Plan[None]:
-        """Make this KEY_PREFIX's values of all versions a thing of the past."""
-        if isinstance(self._generation, AnyGeneration):
+        """Make absent what this KEY_PREFIX has of all versions."""
+        if not self._can_clear:
             raise NotImplementedError("clear() needs a clear marker: CLEAR_MAX_AGE is None")
-        newest = self._values.next_generation()
-        # Before the marker is written: whatever becomes of it, this process has forgotten.
-        self._generation.move(newest)
-        outcome = yield from self._one(self._values.marked(newest))
-        if self._generation.current > newest:
-            # A clear() not heard of before, by a clock ahead of ours: go beyond it.
-            newest = self._generation.current + 1
-            self._generation.move(newest)
-            outcome = yield self._values.marked(newest)
-        if isinstance(outcome, MomentoError):
-            self._on_error.report("clear", [outcome])
+        error = yield from self._gateway.clear()
+        if error is not None:
+            self._on_error.report("clear", [error])
 
     def _read(self, name: str, key: str) -> Plan[Any]:
         """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
         errors: list[MomentoError] = []
-        value = self._values.value(key, (yield from self._one(Operation.get(key))), errors)
+        value = self._values.value(key, (yield from self._gateway.one(Operation.get(key))), errors)
         if not errors:
             return value
         self._on_error.report(name, errors)
@@ -237,92 +250,17 @@ class Store:
 
     def _find(self, name: str, key: str) -> Plan[Stored | MomentoError | None]:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
-        found = self._values.opened(key, (yield from self._one(Operation.get(key))))
+        found = self._values.opened(key, (yield from self._gateway.one(Operation.get(key))))
         if isinstance(found, MomentoError):
             self._on_error.report(name, [found])
         return None if isinstance(found, StoredValueError) else found
 
-    # Requests
 
-    def _write(self, name: str, key: str, stored: Stored, ttl: int) -> Plan[bool]:
-        """Store the value, or remove it where the ttl is 0; return whether that was done."""
-        generation = self._generation.current
-        written = self._values.written(key, stored, ttl)
-        outcome = yield from self._one(written)
-        if self._generation.current != generation:
-            # Another process's clear() came to light: nobody would read what was just written.
-            outcome = yield self._values.written(key, stored, ttl)
-        if not isinstance(outcome, MomentoError):
-            return True
-        if isinstance(outcome, BadRequest):
-            # What was refused leaves the old value behind, and a stale value is worse than none.
-            yield Operation.delete(key)
-        self._on_error.report(name, [outcome])
-        return False
-
-    def _put_many(self, items: Mapping[str, tuple[Stored, int]]) -> Plan[list[Outcome]]:
-        """Do for many what _write does for one."""
-        generation = self._generation.current
-        outcomes = yield from self._all(
-            [self._values.written(key, *item) for key, item in items.items()]
-        )
-        if self._generation.current != generation:
-            outcomes = yield from self._all(
-                [self._values.written(key, *item) for key, item in items.items()]
-            )
-        pairs = zip(items, outcomes, strict=True)
-        refused = [key for key, outcome in pairs if isinstance(outcome, BadRequest)]
-        yield from self._all([Operation.delete(key) for key in refused])
-        return outcomes
-
-    def _one(self, operation: Operation) -> Plan[Outcome]:
-        """Return the outcome; the marker is read beside it where it is due."""
-        if self._is_alone(operation):
-            alone: Outcome = yield operation
-            return alone
-        return (yield from self._beside_marker(operation))
-
-    def _beside_marker(self, operation: Operation) -> Plan[Outcome]:
-        [(_, outcome)] = yield from self._ask_marker([operation])
-        return outcome
-
-    def _is_alone(self, operation: Operation) -> bool:
-        """Whether the operation needs no look at the marker beside it: ask once."""
-        return operation.method == "DELETE" or not self._generation.is_due()
-
-    def _all(self, operations: list[Operation]) -> Plan[list[Outcome]]:
-        """Return the outcomes in the order of the operations."""
-        outcomes: list[Outcome] = [None] * len(operations)
-        for index, outcome in (yield from self._ask(operations)):
-            outcomes[index] = outcome
-        return outcomes
-
-    def _ask(self, operations: list[Operation]) -> Plan[Outcomes]:
-        """Return the outcomes as they come; the marker is read beside them where it is due."""
-        if not operations:
-            return ()
-        if self._is_alone(operations[0]):
-            outcomes: Outcomes = yield operations
-            return outcomes
-        return (yield from self._ask_marker(operations))
-
-    def _ask_marker(self, operations: list[Operation]) -> Plan[Outcomes]:
-        asked_at = self._clock()
-        outcomes = dict((yield [*operations, self._values.look_at_marker()]))
-        marker = self._values.generation_of(outcomes.pop(len(operations)))
-        if isinstance(marker, MomentoError):
-            self._on_error.log("reading the clear marker", marker)
-        if isinstance(marker, StoredValueError):
-            # Signed with a key that is no longer ours, as the values of its time are, too.
-            marker = None
-        if isinstance(marker, MomentoError):
-            self._generation.miss()
-        else:
-            self._generation.learn(marker, asked_at)
-        return outcomes.items()
+def _make(space: Space) -> Store:
+    return Store(space, shared_namespace(space.namespace))
 
 
-_STORES: PerProcess[Space, Store] = PerProcess(Store, Store.close, RECENT)
+_STORES: PerProcess[Space, Store] = PerProcess(_make, Store.close, RECENT)
 
 
 def shared_store(space: Space) -> Store:
@@ -333,4 +271,5 @@ def shared_store(space: Space) -> Store:
 def forget_endpoint(endpoint: str) -> None:
     """Put away all that this process keeps for an endpoint that is no more, such as a test's."""
     _STORES.drop(lambda space: space.options.endpoint == endpoint)
+    forget_namespaces(endpoint)
     client.forget_endpoint(endpoint)

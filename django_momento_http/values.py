@@ -11,7 +11,8 @@ from .answers import Outcome
 from .client import Operation
 from .envelope import Stored
 from .exceptions import MomentoError, StoredValueError
-from .generation import Generation
+from .generation import NoMarkerAge
+from .namespace import Namespace
 from .space import Lifetime, Space
 
 MISSING: Any = object()
@@ -20,17 +21,23 @@ MISSING: Any = object()
 class Values:
     """The values of one space; ``wall_clock`` is in seconds since 1970."""
 
-    def __init__(
-        self, space: Space, generation: Generation, wall_clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, space: Space, namespace: Namespace, wall_clock: Callable[[], float]) -> None:
         self._space = space
-        self._generation = generation
+        self._generation = namespace.generation
         self._wall_clock = wall_clock
-        self._marker = space.marker
         self._envelope = space.envelope()
+        # Of each signing key one: by its key on the wire, the key's id.
+        self.markers = {space.marker(key_id): key_id for key_id in self._envelope.key_ids}
+        self._serves_all = space.options.clear_max_age is None
+        self.age = NoMarkerAge() if self._serves_all else namespace.marker_age(tuple(self.markers))
         # Serializing may run any code, a query of the database for one: it is for the caller's
         # own thread.
         self.dumps = self._envelope.dumps
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether the marker could ever be read; until then nothing can be said of a value."""
+        return self.age.is_known
 
     # What came back
 
@@ -45,13 +52,14 @@ class Values:
 
     def opened(self, key: str, outcome: Outcome) -> Stored | MomentoError | None:
         """Return what is stored, None where nothing of this generation is, or what went wrong."""
-        if outcome is None or isinstance(outcome, MomentoError):
-            return outcome
-        try:
-            stored = self._envelope.open(key, outcome, self._wall_clock())
-        except StoredValueError as error:
-            return error.with_traceback(None)
-        return stored if self._generation.accepts(stored.generation) else None
+        stored = self._verified(key, outcome)
+        if not isinstance(stored, Stored):
+            return stored
+        # Before the marker could be read, nothing can be said of a value.
+        is_served = self._serves_all or (
+            self.age.is_known and self._generation.accepts(stored.generation)
+        )
+        return stored if is_served else None
 
     def load(self, stored: Stored, errors: list[MomentoError]) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""
@@ -67,25 +75,38 @@ class Values:
             return None
         return max(stored.expires_at - self._wall_clock(), 0.0)
 
-    def generation_of(self, outcome: Outcome) -> int | MomentoError | None:
-        """Return the generation that the clear marker names, None for no marker."""
+    def marked_generation(self, marker: str, outcome: Outcome) -> int | MomentoError | None:
+        """Return the generation that a clear marker names, None for no marker."""
+        stored = self._verified(marker, outcome)
+        return stored.generation if isinstance(stored, Stored) else stored
+
+    def made_at(self, key: str, outcome: Outcome) -> int | MomentoError | None:
+        """Return when a stored value was made, in ms since 1970; None where there is none."""
+        stored = self._verified(key, outcome)
+        return stored.made_at if isinstance(stored, Stored) else stored
+
+    def _verified(self, key: str, outcome: Outcome) -> Stored | MomentoError | None:
         if outcome is None or isinstance(outcome, MomentoError):
             return outcome
         try:
-            return self._envelope.open(self._marker, outcome, self._wall_clock()).generation
+            return self._envelope.open(key, outcome, self._wall_clock())
         except StoredValueError as error:
             return error.with_traceback(None)
 
     # What is sent
 
-    def packed(self, payload: bytes, timeout: float | None) -> tuple[Stored, int]:
+    def packed(
+        self, payload: bytes, timeout: float | None, made_at: int, generation: int
+    ) -> tuple[Stored, int]:
         """Return a serialized value with this timeout, and its time to live in whole seconds."""
         life = self._lifetime(timeout)
-        return self._envelope.pack(payload, life.expires_at), life.ttl
+        return self._envelope.pack(payload, life.expires_at, made_at, generation), life.ttl
 
     def replaced(self, stored: Stored, value: Any) -> tuple[Stored, int]:
         """Return another value that lives as long as this one, and its time to live."""
-        changed = self._envelope.pack(self.dumps(value), stored.expires_at)
+        changed = self._envelope.pack(
+            self.dumps(value), stored.expires_at, stored.made_at, stored.generation
+        )
         return changed, self.ttl_left(stored)
 
     def renewed(self, stored: Stored, timeout: float | None) -> tuple[Stored, int]:
@@ -103,21 +124,14 @@ class Values:
         """Return what stores the value, or removes it where the ttl is 0."""
         if ttl == 0:
             return Operation.delete(key)
-        sealed = self._envelope.seal(key, stored, self._generation.current)
-        return Operation.set(key, sealed, ttl)
+        return Operation.set(key, self._envelope.seal(key, stored), ttl)
 
-    def look_at_marker(self) -> Operation:
-        """Return what reads the clear marker."""
-        return Operation.get(self._marker)
-
-    def marked(self, generation: int) -> Operation:
-        """Return what makes this generation the current one for everybody."""
-        body = self._envelope.seal_marker(self._marker, generation)
-        return Operation.set(self._marker, body, self._lifetime(None).ttl)
-
-    def next_generation(self) -> int:
-        """Return a generation that no process has used before, as far as clocks agree."""
-        return max(self._generation.current + 1, int(self._wall_clock() * 1000))
+    def marked(self, marker: str, generation: int, made_at: int) -> Operation:
+        """Return what makes this generation the current one for whoever reads this marker."""
+        life = self._lifetime(None)
+        key_id = self.markers[marker]
+        body = self._envelope.seal_marker(marker, key_id, generation, life.expires_at, made_at)
+        return Operation.set(marker, body, life.ttl)
 
     def _lifetime(self, timeout: float | None) -> Lifetime:
         return self._space.lifetime(timeout, self._wall_clock())

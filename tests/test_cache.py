@@ -429,7 +429,7 @@ def test_touch_never_decodes(make: Make, server: RunningServer) -> None:
     assert cache.touch("k", 1000) is True
     after = stored(server)
     assert after is not None
-    assert after[64:] == before[64:]
+    assert after[72:] == before[72:]
     assert server.requests[-1].ttl_seconds == 1000
 
 
@@ -884,6 +884,8 @@ def test_stats_of_a_new_backend(make_cache: Make, server: RunningServer) -> None
         "bytes_in",
         "bytes_out",
         "billed_operations",
+        "owed",
+        "paid",
     }
     assert set(numbers.values()) == {0}
     assert not server.requests
@@ -947,3 +949,27 @@ def test_max_entries_means_nothing(make: Make) -> None:
     values = dict.fromkeys("abcdefgh", 1)
     cache.set_many(values)
     assert cache.get_many(values) == values
+
+
+class Slow:
+    """A compressor that takes 50 ms of CPU time for each value."""
+
+    def compress(self, data: bytes) -> bytes:
+        """Spin, and keep the data as it is."""
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        return data
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        """Return the data."""
+        return data[:size]
+
+
+def test_set_many_is_not_charged_for_compressing(make: Make, server: RunningServer) -> None:
+    """Values that take longer to compress than REQUEST_TIMEOUT are stored all the same."""
+    cache = make(COMPRESSOR="tests.test_cache.Slow", COMPRESS_MIN_BYTES=0, REQUEST_TIMEOUT=0.5)
+    keys = [f"k{number}" for number in range(20)]
+    cache.get("warm")
+    assert cache.set_many(dict.fromkeys(keys, "v")) == []
+    assert len(server.items) == 20

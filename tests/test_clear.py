@@ -7,15 +7,22 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
-from django_momento_http.store import Store
+from django_momento_http.namespace import Namespace
+from django_momento_http.owed import Ledger
+from django_momento_http.space import encode_key
+from django_momento_http.store import Store, forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.markers import marker_key
+from tests.scripted import GRACE, scripted, silent
 
 CACHE = "default-cache"
 DAY = 86400
@@ -34,7 +41,9 @@ class Process(MomentoCache):
         super().__init__(entry.pop("LOCATION"), entry)
 
     def _find_store(self) -> Store:
-        return Store(self._space, lambda: self.now, lambda: self.born + self.now)
+        clocks = lambda: self.now, lambda: self.born + self.now
+        namespace = Namespace(self._space.namespace, Ledger(), *clocks)
+        return Store(self._space, namespace, *clocks)
 
 
 def markers(server: RunningServer) -> dict[bytes, bytes]:
@@ -222,6 +231,164 @@ def test_a_write_that_heard_of_the_clear_is_kept(server: RunningServer) -> None:
     assert one.get("k") == two.get("k") == "new"
 
 
+def test_a_clock_that_was_ahead_revives_nothing(server: RunningServer) -> None:
+    """A process that begins now clears what a host whose clock is ahead left behind."""
+    ahead, fresh = Process(server), Process(server)
+    ahead.born += 60
+    ahead.clear()
+    ahead.set("k", "old")
+    fresh.clear()
+    assert [each.get("k") for each in (fresh, Process(server))] == [None, None]
+    ahead.now += 10
+    assert ahead.get("k") is None
+
+
+@pytest.mark.parametrize("step", [-600.0, 3600.0])
+def test_a_clock_that_is_set_revives_nothing(server: RunningServer, step: float) -> None:
+    """A clock that is set back, or goes on after a suspension, brings back nothing cleared."""
+    one, two = Process(server), Process(server)
+    one.set("k", "old")
+    assert two.get("k") == "old"
+    one.clear()
+    # The monotonic clock may stand still while a machine is suspended.
+    two.born += step
+    assert two.get("k") is None
+    two.set("k", "new")
+    two.clear()
+    one.now += 10
+    assert [each.get("k") for each in (one, two, Process(server))] == [None] * 3
+
+
+def test_aliases_of_one_namespace_forget_together(make_cache: Make, clear: Make) -> None:
+    """What one alias clears is gone for another that differs in an option, and nothing else is."""
+    one, two = make_cache(), make_cache(COMPRESSOR=None, CLEAR_MAX_AGE=60)
+    one.set("k", "old")
+    assert two.get("k") == "old"
+    clear(one)
+    assert two.get("k") is None
+    two.set("k", "new")
+    assert one.get("k") == "new"
+
+
+READ_THEN_WRITE: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "touch": ("old", lambda store: store.touch(wire("k"), 100)),
+    "incr": (1, lambda store: store.incr(wire("k"), 1)),
+    "incr_version": ("old", lambda store: store.move(wire("k"), wire("k", 2))),
+}
+
+
+@pytest.mark.parametrize("name", READ_THEN_WRITE)
+def test_what_was_read_before_a_clear_stays_cleared(server: RunningServer, name: str) -> None:
+    """What is read, cleared by another thread, and written back, is not brought back by that."""
+    cache = Process(server)
+    value, plan = READ_THEN_WRITE[name]
+    cache.set("k", value)
+    run_with_a_break(cache, plan(cache._shared), cache.clear)
+    assert cache.get_many(["k"]) == cache.get_many(["k"], version=2) == {}
+    assert Process(server).get("k") is Process(server).get("k", version=2) is None
+
+
+def test_what_a_default_made_before_a_clear_is_not_served(
+    server: RunningServer, make_cache: Make
+) -> None:
+    """get_or_set stores under the generation that was known before its default began."""
+    cache = make_cache()
+
+    def default() -> str:
+        cache.clear()
+        return "from before"
+
+    assert cache.get_or_set("k", default) == "from before"
+    assert cache.get("k") is None
+
+
+def run_with_a_break(cache: Process, plan: Any, act: Callable[[], object]) -> None:
+    """Carry out a plan whose first operation is a read, and act between it and the rest."""
+    client = cache._shared._client
+    asked = plan.send(client.run(next(plan), time.monotonic() + PATIENCE))
+    act()
+    with suppress(StopIteration):
+        while True:
+            asked = plan.send(client.run(asked, time.monotonic() + PATIENCE))
+
+
+def wire(key: str, version: int = 1) -> str:
+    """Return a key as it stands on the wire."""
+    return encode_key(f":{version}:{key}".encode())
+
+
+# Signing keys
+
+
+def test_another_sites_clear_is_none_of_ours(server: RunningServer) -> None:
+    """A site with another signing key on the same LOCATION undoes no clear, and causes none."""
+    ours, theirs = Process(server, SIGNING_KEY="o" * 40), Process(server, SIGNING_KEY="t" * 40)
+    ours.set("k", "old")
+    old = stored(server)
+    ours.clear()
+    ours.set("k", "young")
+    young = stored(server)
+    theirs.clear()
+    for process in (ours, Process(server, SIGNING_KEY="o" * 40)):
+        process.now += 100
+        for value, found in ((old, None), (young, "young")):
+            server.put(CACHE, b":1:k", value)
+            assert process.get("k") == found
+
+
+OLD, NEW = {"SECRET_KEY": "o" * 50}, {"SECRET_KEY": "n" * 50, "SECRET_KEY_FALLBACKS": ["o" * 50]}
+
+
+def test_a_rolling_change_of_the_secret_key(server: RunningServer) -> None:
+    """Old and new processes see each other's clear(), and none clears of itself."""
+    with override_settings(**OLD):
+        old = Process(server)
+    with override_settings(**NEW):
+        new = Process(server)
+    for clearing in (old, new, old, new):
+        old.set("k", "old")
+        assert new.get("k") == "old"
+        clearing.clear()
+        old.now, new.now = old.now + 10, new.now + 10
+        assert old.get("k") is new.get("k") is None
+    server.forget_requests()
+    for keys in (OLD, NEW) * 3:
+        with override_settings(**keys):
+            Process(server).get("k")
+    assert marker_requests(server) == ["GET", "GET", "GET"] * 3
+
+
+def test_a_marker_that_was_tampered_with_is_a_clear_for_who_knows_nothing(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that begins beside a forged marker serves nothing old, and writes it anew."""
+    known = Process(server)
+    known.clear()
+    known.set("k", "old")
+    [marker] = markers(server)
+    server.put(CACHE, marker, b"forged")
+    assert Process(server).get("k") is None
+    assert "marker" in caplog.text
+    assert markers(server)[marker] != b"forged"
+    known.now += 10
+    assert known.get("k") is None
+
+
+def test_an_old_marker_that_is_put_back_ends_with_its_expiry(server: RunningServer) -> None:
+    """A marker says until when it holds: one from before is not believed for ever."""
+    process = Process(server, MAX_TTL=1000)
+    process.clear()
+    [(marker, replayed)] = markers(server).items()
+    process.set("k", "old", None)
+    old = stored(server)
+    process.clear()
+    later = Process(server, MAX_TTL=1000)
+    later.now += 1100
+    server.put(CACHE, marker, replayed)
+    server.put(CACHE, b":1:k", old)
+    assert later.get("k") is None
+
+
 # The marker
 
 
@@ -246,6 +413,23 @@ def test_a_lapsed_marker_empties_nothing(server: RunningServer) -> None:
     assert not markers(server)
     assert process.get("k") == "young"
     assert Process(server).get("k") == "young"
+
+
+def test_values_of_before_any_clear_come_back_only_after_a_minute(server: RunningServer) -> None:
+    """Where no marker is found any more, what was written by who never saw one is served again.
+
+    Two reads a minute apart must agree, because one may come from a replica that lags.
+    """
+    process = Process(server)
+    Process(server).set("k", "unmarked", None)
+    process.clear()
+    [marker] = markers(server)
+    server.discard(CACHE, marker)
+    served = []
+    for _ in range(9):
+        process.now += 10
+        served.append(process.get("k"))
+    assert served == [None] * 6 + ["unmarked"] * 3
 
 
 def test_without_a_marker_everything_is_served(server: RunningServer) -> None:
@@ -338,13 +522,13 @@ def test_a_clear_that_fails_says_so(server: RunningServer, make_cache: Make) -> 
 # Costs
 
 
-def test_clear_is_one_request(server: RunningServer, make_cache: Make, clear: Make) -> None:
-    """clear() writes the marker and does nothing else."""
+def test_clear_is_two_requests(server: RunningServer, make_cache: Make, clear: Make) -> None:
+    """clear() reads the marker, then writes it, and does nothing else."""
     cache = make_cache()
     cache.get("k")
     server.forget_requests()
     clear(cache)
-    assert [request.method for request in server.requests] == ["PUT"]
+    assert [request.method for request in server.requests] == ["GET", "PUT"]
 
 
 @pytest.mark.parametrize("max_age", [10, 60])
@@ -403,20 +587,26 @@ def test_reading_the_marker_takes_no_time(twin: str) -> None:
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_marker_lengthens_no_deadline(width: int) -> None:
+    """While the service is silent, an operation whose marker is due takes one timeout, not two."""
+    with scripted(silent) as server:
+        options = {"ENDPOINT": server.endpoint, "TOKEN": "test-token", "REQUEST_TIMEOUT": 0.5}
+        cache = MomentoCache(CACHE, {"OPTIONS": {**options, "MAX_CONNECTIONS": width}})
+        began = time.monotonic()
+        assert cache.get_many(range(width)) == {}
+        assert time.monotonic() - began < 0.5 + GRACE
+        forget_endpoint(server.endpoint)
+
+
 def test_add_without_the_marker_replaces_nothing(server: RunningServer, make_cache: Make) -> None:
     """Where the marker could never be read, a value that is there is not overwritten by add()."""
     make_cache(CLEAR_MAX_AGE=None).set("k", "old")
-    marker = encode_marker("")
-    server.inject(Fault(status=500, times=None, method="GET", key=marker))
     cache = make_cache()
+    server.inject(Fault(status=500, times=None, method="GET", key=marker_key()))
     assert cache.add("k", "new") is False
     server.clear_faults()
     assert make_cache(CLEAR_MAX_AGE=None).get("k") == "old"
-
-
-def encode_marker(key_prefix: str) -> bytes:
-    """Return the clear marker's key."""
-    return b"\xffclear:" + key_prefix.encode()
 
 
 def test_a_marker_of_another_signing_key_is_no_marker(make_cache: Make) -> None:

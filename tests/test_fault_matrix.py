@@ -77,7 +77,7 @@ OPERATIONS = (
     Operation("get_or_set", ("a", lambda: "default"), "default"),
     Operation("ttl", ("a",), 0),
     # The marker is read beside; a line says that it could not be, whatever ON_ERROR is.
-    Operation("clear", (), None, 2, 2, lines=2),
+    Operation("clear", (), None),
 )
 MODES = ("miss", "raise")
 
@@ -542,7 +542,7 @@ UNREADABLE: dict[str, Callable[[bytes, bytes], bytes]] = {
     "head alone": lambda own, other: own[:64],
     "flipped": lambda own, other: own[:70] + bytes([own[70] ^ 1]) + own[71:],
     "of another key": lambda own, other: other,
-    "spliced": lambda own, other: own[:64] + other[64:],
+    "spliced": lambda own, other: own[:72] + other[72:],
 }
 # What each operation says of a value that is not ours: as if there were none.
 ON_UNREADABLE = (

@@ -30,8 +30,11 @@ from hypothesis.stateful import (
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
+from django_momento_http.namespace import Namespace
+from django_momento_http.owed import Ledger
 from django_momento_http.store import Store, forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.markers import marker_key
 
 # Long enough for a busy machine, as what fails without a fault is taken for a mistake.
 DEADLINE = 0.8
@@ -67,7 +70,7 @@ SPOILT = "spoilt"
 Cell = State | None | str
 Place = tuple[str, int]
 
-MARKER = b"\xffclear:"
+MARKER = marker_key()
 FAULTS = {
     "500": Fault(status=500),
     "500 for a while": Fault(status=500, times=6),
@@ -486,7 +489,9 @@ def build(server: RunningServer, mode: str, max_age: float | None) -> MomentoCac
     )
     cache = MomentoCache(entry["LOCATION"], {**entry, "OPTIONS": entry["OPTIONS"]})
     clock = clock_of(server)
-    cache._shared = Store(cache._space, clock, lambda: EPOCH + clock())
+    clocks = clock, lambda: EPOCH + clock()
+    namespace = Namespace(cache._space.namespace, Ledger(), *clocks)
+    cache._shared = Store(cache._space, namespace, *clocks)
     client = cache._shared._client
     client._service.breaker._clock = client._gates._account._clock = clock
     return cache

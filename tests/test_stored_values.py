@@ -22,13 +22,17 @@ from hypothesis import strategies as st
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import StoredValueError
+from django_momento_http.namespace import Namespace
+from django_momento_http.owed import Ledger
 from django_momento_http.store import Store
 from django_momento_http.testing import RunningServer, running_server
 
 CACHE = "default-cache"
 KEY = b":1:k"
 WIRE_KEY = b"OjE6aw"
-HEADER = struct.Struct(">3sBHH4sQQI")
+HEADER = struct.Struct(">3sBHH4sQQQI")
+SIGNED = HEADER.size
+BODY = SIGNED + 32
 MINUTE = 60
 MARGIN = 10
 
@@ -43,6 +47,7 @@ class Envelope:
     compressor: int = 0
     generation: int = 0
     expires_ms: int = 0
+    made_ms: int = 0
     length: int = 0
     body: bytes = b""
     secret: bytes = b"for tests only"
@@ -60,6 +65,7 @@ class Envelope:
             hashlib.sha256(b"django_momento_http.envelope.1.id" + key).digest()[:4],
             self.generation,
             self.expires_ms,
+            self.made_ms,
             self.length,
         )
         signed = b"".join(
@@ -75,7 +81,8 @@ class Later(MomentoCache):
     ahead = 0.0
 
     def _find_store(self) -> Store:
-        return Store(self._space, wall_clock=lambda: time.time() + self.ahead)
+        namespace = Namespace(self._space.namespace, Ledger())
+        return Store(self._space, namespace, wall_clock=lambda: time.time() + self.ahead)
 
 
 class Upper:
@@ -149,15 +156,16 @@ def test_the_layout_byte_by_byte(server: RunningServer, make_cache: Make) -> Non
     before = time.time()
     make_cache(CLEAR_MAX_AGE=None, KEY_PREFIX="p", COMPRESSOR=None).set("k", "value", 100)
     data = stored(server, b"p:1:k")
-    magic, version, serializer, compressor, key_id, generation, expiry, length = HEADER.unpack(
-        data[:32]
+    magic, version, serializer, compressor, key_id, generation, expiry, made, length = (
+        HEADER.unpack(data[:SIGNED])
     )
     body = pickle.dumps("value", 5)
     assert (magic, version, serializer, compressor, generation) == (b"DMH", 1, 1, 0, 0)
     assert before + 99 < expiry / 1000 < time.time() + 101
+    assert int(before * 1000) <= made <= time.time() * 1000
     assert length == len(body)
-    assert data[64:] == body
-    ours = Envelope(expires_ms=expiry, length=length, body=body)
+    assert data[BODY:] == body
+    ours = Envelope(expires_ms=expiry, made_ms=made, length=length, body=body)
     assert data == ours.sealed(prefix="p", wire_key=b"cDoxOms")
     assert key_id != b"\0\0\0\0"
 
@@ -176,7 +184,7 @@ def test_the_generation_is_in_it(server: RunningServer, make_cache: Make) -> Non
     cache.set("before", 1)
     cache.clear()
     cache.set("k", 1)
-    generations = {key: HEADER.unpack(data[:32])[5] for (_, key), data in server.items.items()}
+    generations = {key: HEADER.unpack(data[:SIGNED])[5] for (_, key), data in server.items.items()}
     assert generations.pop(b":1:before") == 0
     [generation] = set(generations.values())
     assert generation > 0
@@ -197,7 +205,7 @@ def test_codes(
     """A value says who serialized and who compressed it."""
     cache = make_cache(SERIALIZER=serializer, COMPRESSOR=compressor, CLEAR_MAX_AGE=None)
     cache.set("k", "x" * 5000)
-    assert HEADER.unpack(stored(server)[:32])[2:4] == codes
+    assert HEADER.unpack(stored(server)[:SIGNED])[2:4] == codes
     assert cache.get("k") == "x" * 5000
 
 
@@ -209,7 +217,7 @@ def test_foreign_codes_are_apart_from_ours(server: RunningServer, make_cache: Ma
     }
     cache = make_cache(CLEAR_MAX_AGE=None, **options)
     cache.set("k", "x" * 5000)
-    assert min(HEADER.unpack(stored(server)[:32])[2:4]) > 2
+    assert min(HEADER.unpack(stored(server)[:SIGNED])[2:4]) > 2
     assert cache.get("k") == "X" * 5000
 
 
@@ -331,9 +339,9 @@ def test_every_length_counts(
         b"1",
         b"text of another program",
         b"DMH\x01",
-        b"DMH\x01" + bytes(60),
+        b"DMH\x01" + bytes(68),
         b"DMH\x01" + bytes(5000),
-        bytes(64),
+        bytes(72),
         bytes(5000),
         b"\xff" * 5000,
         pickle.dumps("unsigned"),
@@ -557,17 +565,17 @@ def test_compression_only_where_it_pays(
     options = {"COMPRESSOR": compressor, "COMPRESS_MIN_BYTES": at_least}
     cache = make_cache(CLEAR_MAX_AGE=None, **options)
     cache.set("k", value)
-    plain = 64 + len(pickle.dumps(value, 5))
+    plain = BODY + len(pickle.dumps(value, 5))
     travelled = server.requests[-1].size
     assert travelled < plain if is_compressed else travelled == plain
-    assert (HEADER.unpack(stored(server)[:32])[3] != 0) is is_compressed
+    assert (HEADER.unpack(stored(server)[:SIGNED])[3] != 0) is is_compressed
     assert cache.get("k") == value
 
 
 def test_no_compressor(server: RunningServer, make_cache: Make) -> None:
     """With COMPRESSOR None nothing is compressed."""
     make_cache(CLEAR_MAX_AGE=None, COMPRESSOR=None).set("k", b"x" * 5000)
-    assert server.requests[-1].size == 64 + len(pickle.dumps(b"x" * 5000, 5))
+    assert server.requests[-1].size == BODY + len(pickle.dumps(b"x" * 5000, 5))
 
 
 BOMB = zlib.compress(bytes(200_000_000), 9)
@@ -597,7 +605,11 @@ def test_incomplete_bodies(
     """A compressed body must inflate completely, to exactly the length that was signed."""
     make_cache(CLEAR_MAX_AGE=None, COMPRESSOR=compressor).set("k", "x" * 5000)
     data = stored(server)
-    code, length, body = HEADER.unpack(data[:32])[3], HEADER.unpack(data[:32])[7], data[64:]
+    code, length, body = (
+        HEADER.unpack(data[:SIGNED])[3],
+        HEADER.unpack(data[:SIGNED])[8],
+        data[BODY:],
+    )
     assert not is_miss(Envelope(compressor=code, length=length, body=body).sealed())
     bodies = {
         "truncated": body[:-5],

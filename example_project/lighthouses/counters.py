@@ -29,6 +29,8 @@ MEANINGS = {
     "bytes_in": "of values received",
     "bytes_out": "of values sent",
     "billed_operations": "an estimate: one per started KiB, at least one per request",
+    "owed": "writes that failed: until they are paid, older values count as absent",
+    "paid": "writes that were owed: what they left behind is gone",
     "breaker": "closed: requests are sent; open: none is, the answer comes at once",
     "breaker_openings": "how often the breaker opened",
 }

@@ -1,0 +1,210 @@
+"""How a store's operations are sent, and what goes beside them: the clear marker, and payments.
+
+A read of the marker goes beside the operation that needs it, and so do payments of writes that are
+owed; neither lengthens a deadline. It knows markers and debts, and nothing of what a method
+promises.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from .answers import Outcome
+from .batch import Asked
+from .client import MomentoClient, Operation
+from .exceptions import (
+    AccessDenied,
+    BadRequest,
+    ConnectFailed,
+    MomentoError,
+    StoredValueError,
+    TransportError,
+)
+from .marker import Marker
+from .namespace import Namespace
+from .owed import Debt
+from .runner import Outcomes, Plan
+from .values import Values
+
+_FORBIDDEN = 403
+# Kinds of what was never sent.
+_NOT_SENT = frozenset({"no_time", "pool_timeout"})
+
+
+class _Verdict(Enum):
+    """What a look at an owed key says."""
+
+    OLDER = "there is a value from before the debt"
+    OVER = "there is none, or a newer one"
+    UNKNOWN = "the service could not say"
+
+
+class Gateway:
+    """Sends for one store; most methods are plans."""
+
+    def __init__(
+        self, client: MomentoClient, namespace: Namespace, marker: Marker, values: Values
+    ) -> None:
+        self._client = client
+        self._payer = client.counters
+        self._generation = namespace.generation
+        self._owed = namespace.owed
+        self._marker = marker
+        self._values = values
+
+    # Sending
+
+    def is_alone(self, method: str) -> bool:
+        """Whether nothing goes beside an operation of this method: ask once."""
+        return not self._owed.is_any and (method == "DELETE" or not self._marker.is_due())
+
+    def one(self, operation: Operation) -> Plan[Outcome]:
+        """Return the outcome of an operation."""
+        if self.is_alone(operation.method):
+            alone: Outcome = yield operation
+            return alone
+        return (yield from self.accompanied(operation))
+
+    def accompanied(self, operation: Operation) -> Plan[Outcome]:
+        """Return the outcome of an operation that is not alone."""
+        [(_, outcome)] = yield from self._together(operation.method, [operation], [operation.key])
+        return outcome
+
+    def all(self, method: str, operations: Sequence[Asked], keys: Sequence[str]) -> Plan[Outcomes]:
+        """Return the outcomes of operations of one method on these keys, as they come."""
+        if not operations:
+            return ()
+        if self.is_alone(method):
+            outcomes: Outcomes = yield list(operations)
+            return outcomes
+        return (yield from self._together(method, operations, keys))
+
+    def _together(
+        self, method: str, operations: Sequence[Asked], keys: Sequence[str]
+    ) -> Plan[Outcomes]:
+        """Return the outcomes once what came beside them was taken in."""
+        clear = self._claimed_clear()
+        is_due = clear is not None or (method != "DELETE" and self._marker.is_due())
+        looks = self._marker.looks() if is_due else []
+        debts = self._due(len(operations), keys)
+        payments = [Operation("GET", debt.key, is_beside=True) for debt in debts]
+        asked_at = self._marker.now()
+        outcomes: list[Outcome] = [None] * (len(looks) + len(debts) + len(operations))
+        for index, outcome in (yield [*looks, *payments, *operations]):
+            outcomes[index] = outcome
+        first, own = len(looks), len(looks) + len(debts)
+        if looks:
+            found = yield from self._marker.heed(outcomes[:first], asked_at)
+            if clear is not None:
+                yield from self._pay_clear(clear, found)
+        older = [d for d, o in zip(debts, outcomes[first:own], strict=True) if self._is_older(d, o)]
+        outcomes = outcomes[own:]
+        if self._owed.is_any and method == "GET":
+            older += self._hide_older(keys, outcomes)
+        if older:
+            yield from self._remove(older)
+        return enumerate(outcomes)
+
+    # clear()
+
+    def clear(self) -> Plan[MomentoError | None]:
+        """Clear the namespace, or owe it; return what went wrong."""
+        chosen, error = yield from self._marker.clear()
+        if error is None:
+            self._owed.end_all()
+            self._generation.is_held = False
+        elif not _is_final(error):
+            self._generation.is_held = True
+            self._owed.owe_clear(chosen, self._payer)
+        return error
+
+    def _claimed_clear(self) -> Debt | None:
+        clear = self._owed.clear
+        return clear if clear is not None and self._claim(clear) else None
+
+    def _pay_clear(self, clear: Debt, found: int | None) -> Plan[None]:
+        if found == -1:
+            self._owed.put_back(clear)
+            return
+        error = yield from self._marker.raise_above(found, clear.since)
+        if error is not None and not _is_final(error):
+            self._owed.put_back(clear)
+        elif self._owed.end(clear):
+            self._generation.is_held = False
+
+    # Writes that are owed
+
+    def owe(self, key: str, since: int, error: MomentoError, *, is_deletion: bool) -> None:
+        """Owe a write that failed, unless it can never succeed."""
+        if not _is_final(error):
+            self._owed.add(
+                key, since, self._payer, is_deletion=is_deletion, may_arrive=_may_arrive(error)
+            )
+
+    def is_overtaken(self, key: str, since: int) -> bool:
+        """Whether a write that succeeded must be sent once more, as a payment was under way."""
+        return self._owed.is_any and self._owed.written(key, since)
+
+    def _claim(self, debt: Debt) -> bool:
+        if debt.payer is not self._payer or not self._client.is_unimpaired:
+            return False
+        return self._owed.claim(debt)
+
+    def _due(self, operations: int, keys: Iterable[str]) -> list[Debt]:
+        if not self._owed.is_any or not self._client.is_unimpaired:
+            return []
+        return self._owed.due(self._payer, operations, set(keys))
+
+    def _is_older(self, debt: Debt, outcome: Outcome) -> bool:
+        """Whether a payment's look found what must be removed."""
+        verdict = self._verdict(debt, outcome)
+        if verdict is _Verdict.UNKNOWN:
+            self._owed.put_back(debt)
+        elif verdict is _Verdict.OVER:
+            self._owed.end(debt)
+        return verdict is _Verdict.OLDER
+
+    def _hide_older(self, keys: Sequence[str], outcomes: list[Outcome]) -> list[Debt]:
+        """Make absent what is from before a debt; return whose values are to be removed."""
+        older: list[Debt] = []
+        for index, key in enumerate(keys):
+            debt = self._owed.find(key)
+            if debt is None:
+                continue
+            verdict = self._verdict(debt, outcomes[index])
+            if verdict is _Verdict.OVER:
+                self._owed.end(debt)
+            elif verdict is _Verdict.OLDER:
+                outcomes[index] = None
+                if self._claim(debt):
+                    older.append(debt)
+        return older
+
+    def _verdict(self, debt: Debt, outcome: Outcome) -> _Verdict:
+        made_at = self._values.made_at(debt.key, outcome)
+        if isinstance(made_at, int):
+            return _Verdict.OLDER if made_at < debt.since else _Verdict.OVER
+        # What does not verify is served to nobody.
+        is_unknown = made_at is not None and not isinstance(made_at, StoredValueError)
+        return _Verdict.UNKNOWN if is_unknown else _Verdict.OVER
+
+    def _remove(self, debts: list[Debt]) -> Plan[None]:
+        self._owed.spend(debts)
+        removals = [Operation("DELETE", debt.key, is_beside=True) for debt in debts]
+        for index, outcome in (yield removals):
+            if isinstance(outcome, MomentoError) and not _is_final(outcome):
+                self._owed.put_back(debts[index])
+            else:
+                self._owed.end(debts[index])
+
+
+def _is_final(error: MomentoError) -> bool:
+    """Whether the same request can never succeed."""
+    if isinstance(error, AccessDenied):
+        return error.status == _FORBIDDEN
+    return isinstance(error, BadRequest)
+
+
+def _may_arrive(error: MomentoError) -> bool:
+    """Whether a request that failed may still be carried out."""
+    is_sent = isinstance(error, TransportError) and not isinstance(error, ConnectFailed)
+    return is_sent and error.kind not in _NOT_SENT
