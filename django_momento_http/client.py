@@ -6,7 +6,7 @@ other. It knows the service's API, and nothing of Django or of what the bytes me
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from .answers import Outcome, outcome_of
@@ -36,6 +36,8 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 # The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
 # besides, so that it keeps the timeout in all.
 _WAITING = 0.95
+# An account's breaker counts no time: this only says when a probe that never reports is given up.
+_ACCOUNT_DEADLINE = 5.0
 _NO_TICKETS: Tickets = (0, 0)
 
 
@@ -79,7 +81,8 @@ class Service:
     def __init__(self, endpoint: _Endpoint) -> None:
         self.transport = Transport(endpoint.origin)
         self.retries = RetryBudget()
-        self.breaker = breaker(endpoint.request_timeout, f"at {endpoint.origin.endpoint}")
+        host, seconds = endpoint.origin.endpoint.partition("://")[2], endpoint.request_timeout
+        self.breaker = breaker(seconds, f"at {host} (REQUEST_TIMEOUT {seconds:g})")
 
     def close(self) -> None:
         """Close all connections."""
@@ -87,6 +90,24 @@ class Service:
 
 
 _SERVICES: PerProcess[_Endpoint, Service] = PerProcess(Service, Service.close)
+
+
+@dataclass(frozen=True)
+class _AccountKey:
+    endpoint: str
+    location: str
+    token: str | Callable[[], str] = field(repr=False)
+
+
+class Account:
+    """What all clients share that use one cache with one token: the token, and a breaker."""
+
+    def __init__(self, key: _AccountKey) -> None:
+        self.token = TokenSource(key.token)
+        self.breaker = breaker(_ACCOUNT_DEADLINE, f"cache {key.location!r}")
+
+
+_ACCOUNTS: PerProcess[_AccountKey, Account] = PerProcess(Account, recent=RECENT)
 
 
 class Attempt(Call):
@@ -135,9 +156,11 @@ class MomentoClient:
                 options.request_timeout,
             )
         )
-        account = breaker(options.request_timeout, f"cache {options.location!r}")
-        self._gates = Gates(self._service.breaker, account, clock)
-        self._token = TokenSource(options.token)
+        self._account = _ACCOUNTS.get(
+            _AccountKey(options.endpoint, options.location, options.token)
+        )
+        self._token = self._account.token
+        self._gates = Gates(self._service.breaker, self._account.breaker)
         self.counters = Counters()
 
     def __repr__(self) -> str:
@@ -289,4 +312,5 @@ def shared_client(options: Options) -> MomentoClient:
 def forget_endpoint(endpoint: str) -> None:
     """Close this process's connections to an endpoint that is no more, such as a test's server."""
     _CLIENTS.drop(lambda options: options.endpoint == endpoint)
+    _ACCOUNTS.drop(lambda key: key.endpoint == endpoint)
     _SERVICES.drop(lambda key: key.origin.endpoint == endpoint)

@@ -40,6 +40,7 @@ LONGEST_RETRY_AFTER = 5.0  # what the service may ask for
 # ... and as numbers.
 JITTER = 0.2  # the share of a pause left to chance, so that processes do not probe in step
 LIMITS_IN_A_ROW = 5  # answers 429: fewer may be one burst
+NEVER = float("-inf")
 
 
 def may_retry(error: MomentoError, remaining: float, deadline: float) -> bool:
@@ -103,6 +104,7 @@ class Condition:
     waited: float = 0.0  # what of these was time, and not the price of failing at once
     since: float = 0.0  # the first loss of these, or the end of the trouble before them
     limits: int = 0  # 429s in a row
+    limited_at: float = NEVER  # the last of them
     pause: float = FIRST_PAUSE
     openings: int = 0
     opened_at: float = 0.0
@@ -162,6 +164,11 @@ class Breaker:
     def openings(self) -> int:
         """How often it opened, failed probes included."""
         return self.condition.openings
+
+    def was_limited(self, seconds: float) -> bool:
+        """Whether an answer 429 came within the last so many seconds."""
+        limited_at = self.condition.limited_at
+        return limited_at != NEVER and self._clock() - limited_at < seconds
 
     def admit(self) -> int | None:
         """Give a ticket for one operation, or None: answer at once without a socket."""
@@ -269,6 +276,7 @@ class Breaker:
 
     def _limit(self, condition: Condition, error: RateLimited) -> Condition:
         limits = condition.limits + 1
+        condition = replace(condition, limited_at=self._clock())
         if error.retry_after > 0:
             return self._open(condition, error, min(error.retry_after, LONGEST_RETRY_AFTER))
         if condition.is_probing or limits >= LIMITS_IN_A_ROW:

@@ -6,8 +6,6 @@ used-up limit opens it. It sends nothing.
 """
 
 import logging
-import time
-from collections.abc import Callable
 
 from .exceptions import (
     AccessDenied,
@@ -34,13 +32,9 @@ Tickets = tuple[int, int]
 class Gates:
     """The breakers of one configuration; safe under threads."""
 
-    def __init__(
-        self, service: Breaker, account: Breaker, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, service: Breaker, account: Breaker) -> None:
         self._service = service
         self._account = account
-        self._clock = clock
-        self._spared_until = 0.0  # 0: no limit was ever met
 
     def __repr__(self) -> str:
         return f"<Gates {self._service!r} {self._account!r}>"
@@ -60,7 +54,7 @@ class Gates:
         """Whether requests that nobody waits for may go out: all closed, no limit met lately."""
         if self._account.condition.ticket is None or self._service.condition.ticket is None:
             return False
-        return not self._spared_until or self._clock() >= self._spared_until
+        return not self._account.was_limited(_SPARED_SECONDS)
 
     def admit(self) -> Tickets | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
@@ -98,8 +92,6 @@ class Gates:
         elif error.kind in OUR_SHORTAGE:
             self.give_back(tickets)
         elif isinstance(error, _ACCOUNT_ERRORS):
-            if isinstance(error, RateLimited):
-                self._spared_until = self._clock() + _SPARED_SECONDS
             self._account.record(tickets[0], error, elapsed)
             self._service.record(tickets[1], None, elapsed)
         else:
@@ -121,7 +113,7 @@ class Gates:
         self._service.record(tickets[1], _UNKNOWN, 0.0)
 
 
-def breaker(deadline: float, name: str, clock: Callable[[], float] = time.monotonic) -> Breaker:
+def breaker(deadline: float, name: str) -> Breaker:
     """Return a breaker that says under a name why it opened, and what that has cost."""
 
     def log(before: Condition, after: Condition) -> None:
@@ -141,4 +133,4 @@ def breaker(deadline: float, name: str, clock: Callable[[], float] = time.monoto
                 next(after.refusals),
             )
 
-    return Breaker(deadline, clock, on_change=log)
+    return Breaker(deadline, on_change=log)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .failures import LogLimiter
 from .generation import Generation, MarkerAge
 from .owed import Ledger, Owed
 from .process import RECENT, PerProcess
@@ -27,6 +28,11 @@ class NamespaceKey(NamedTuple):
     location: str
     key_prefix: str
 
+    def __str__(self) -> str:
+        """Name it as lines of the log do."""
+        prefix = f", KEY_PREFIX {self.key_prefix!r}" if self.key_prefix else ""
+        return f"the Momento cache {self.location!r}{prefix}"
+
 
 class Namespace:
     """One namespace in one process; safe under threads."""
@@ -38,10 +44,11 @@ class Namespace:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._key = key
+        self.key = key
         self._clock = clock
         self._wall_clock = wall_clock
         self.generation = Generation()
+        self.lines = LogLimiter(clock)
         self.owed = Owed(ledger, clock, self._say)
         self._ages: dict[tuple[str, ...], MarkerAge] = {}
         self._lock = threading.RLock()
@@ -68,8 +75,7 @@ class Namespace:
             return now
 
     def _say(self, level: int, text: str) -> None:
-        location, prefix = self._key.location, self._key.key_prefix
-        logger.log(level, "the Momento cache %r, KEY_PREFIX %r: %s", location, prefix, text)
+        logger.log(level, "%s: %s", str(self.key), text)
 
 
 def _make(key: NamespaceKey) -> Namespace:

@@ -1,11 +1,18 @@
 """The one place that knows ON_ERROR: what went wrong is raised, or logged and counted as a miss."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .counters import Counters
-from .exceptions import AccessDenied, BadRequest, CacheNotFound, MomentoError, StoredValueError
-from .failures import LogLimiter
+from .exceptions import (
+    AccessDenied,
+    BadRequest,
+    CacheNotFound,
+    CircuitOpen,
+    MomentoError,
+    StoredValueError,
+)
+from .namespace import Namespace
 
 logger = logging.getLogger("django_momento_http")
 
@@ -16,13 +23,13 @@ _LOUD = (AccessDenied, BadRequest, CacheNotFound)
 class OnError:
     """What one configuration does with errors; lines never hold a key, a value or a token."""
 
-    def __init__(
-        self, location: str, counters: Counters, *, raises: bool, clock: Callable[[], float]
-    ) -> None:
-        self._location = location
+    def __init__(self, namespace: Namespace, counters: Counters, *, raises: bool) -> None:
+        self._location = namespace.key.location
+        self._name = str(namespace.key)
         self._counters = counters
         self._raises = raises
-        self._limiter = LogLimiter(clock)
+        # Aliases of one namespace share their lines, too.
+        self._limiter = namespace.lines
 
     def report(self, operation: str, errors: Sequence[MomentoError]) -> None:
         """Do what ON_ERROR asks for: raise the first, or log them all."""
@@ -36,15 +43,17 @@ class OnError:
             self.log(operation, error)
 
     def log(self, operation: str, error: MomentoError) -> None:
-        """Log the error, once in a while for its kind."""
+        """Log the error, once in a while for its kind; the breaker has said that it is open."""
+        if isinstance(error, CircuitOpen):
+            return
         held_back = self._limiter.allow(operation, error.kind)
         if held_back is None:
             return
         logger.log(
             logging.ERROR if isinstance(error, _LOUD) else logging.WARNING,
-            "%s on the Momento cache %r: %s: %s (%.3f s%s)",
+            "%s on %s: %s: %s (%.3f s%s)",
             operation,
-            self._location,
+            self._name,
             error.kind,
             error,
             error.elapsed,

@@ -45,9 +45,7 @@ class Store:
         self._namespace = namespace
         self._client = shared_client(options)
         self._counters = self._client.counters
-        self._on_error = OnError(
-            options.location, self._counters, raises=options.on_error == "raise", clock=clock
-        )
+        self._on_error = OnError(namespace, self._counters, raises=options.on_error == "raise")
         self._can_clear = options.clear_max_age is not None
         values = self._values = Values(space, namespace, wall_clock)
         max_age = options.clear_max_age or 0.0

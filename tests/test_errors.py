@@ -173,6 +173,15 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     ]
 
 
+def breaker_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Our log's lines on the breaker."""
+    return [
+        record
+        for record in caplog.records
+        if record.name == "django_momento_http" and "breaker" in record.getMessage()
+    ]
+
+
 def assert_no_secret(text: str) -> None:
     """No token, key or value is in the text."""
     assert [secret for secret in SECRETS if secret in text] == []
@@ -472,10 +481,14 @@ OPENERS = {
 }
 
 
+def backend_of(cache: Any) -> Any:
+    """Return the backend that is called either way."""
+    return cache._cache if isinstance(cache, Awaited) else cache
+
+
 def be_late(cache: Any, seconds: float) -> None:
     """Let the clock of the service's breaker be ahead."""
-    backend = cache._cache if isinstance(cache, Awaited) else cache
-    breaker = backend._shared._client._service.breaker
+    breaker = backend_of(cache)._shared._client._service.breaker
     breaker._clock = lambda: time.monotonic() + seconds
 
 
@@ -529,7 +542,7 @@ def test_an_open_breaker_says_what_opened_it(
     reason: str,
     advice: str,
 ) -> None:
-    """What must be mended is told by every operation after it, in errors and in the log."""
+    """What must be mended is told by every error after it, and in the log once."""
     server.inject(dataclasses.replace(fault, times=None))
     loud, quiet = make(ON_ERROR="raise"), make()
     with pytest.raises(MomentoError, match=re.escape(reason)):
@@ -538,9 +551,11 @@ def test_an_open_breaker_says_what_opened_it(
         loud.get("k")
     quiet.get("k")
     quiet.has_key("k")
-    [said] = [line.getMessage() for line in log_lines(caplog) if "has_key" in line.getMessage()]
-    assert f"circuit_open: not attempted since: {reason}. {advice}" in said
-    assert "more like it" not in said
+    assert log_lines(caplog) == []
+    [opened] = breaker_lines(caplog)
+    assert opened.levelno == logging.WARNING
+    assert f"cache {CACHE!r}: breaker open after" in opened.getMessage()
+    assert f"{reason}. {advice}" in opened.getMessage()
 
 
 def test_a_single_429_opens_nothing(make: Make, server: RunningServer) -> None:
@@ -565,15 +580,87 @@ def test_refusals_of_one_request_open_nothing(
     assert cache.get("k") == 1
 
 
-def test_breaker_changes_are_logged(
+def open_the_breaker(cache: Any) -> None:
+    """Read, 50 ms apart, until the service's breaker has had enough."""
+    for count in range(40):
+        if backend_of(cache).stats()["breaker"] == "open":
+            return
+        be_late(cache, 0.05 * count)
+        cache.get("k")
+    pytest.fail("it stays closed")
+
+
+def test_an_outage_is_two_lines(
     make: Make, server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The breaker's opening is a line of its own."""
+    """One says why nothing is asked and until when, one how long that was and how much it cost."""
+    cache, other = make(), make(KEY_PREFIX="other")
+    server.inject(Fault(status=503, times=None))
+    open_the_breaker(cache)
+    before = log_lines(caplog)
+    for each in (cache, other):
+        for _ in range(10):
+            each.get("k")
+            each.set("k", 1)
+            each.add("k", 1)
+    assert log_lines(caplog) == before
+    be_late(cache, 3.0)
+    server.clear_faults()
+    assert cache.get("k") is None
+    opened, closed = breaker_lines(caplog)
+    host = server.endpoint.removeprefix("http://")
+    assert opened.levelno == logging.WARNING
+    said = opened.getMessage()
+    assert said.startswith(
+        f"Momento at {host} (REQUEST_TIMEOUT 30): breaker open after service_failed: the service"
+    )
+    assert "answered at once, without a request; the next probe is in about 1." in said
+    assert closed.levelno == logging.INFO
+    assert closed.getMessage().startswith(
+        f"Momento at {host} (REQUEST_TIMEOUT 30): breaker closed again after 2."
+    )
+    assert closed.getMessage().endswith("60 operations were not asked")
+
+
+def test_a_probe_that_fails_is_no_line_of_the_breaker(
+    make: Make, server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it asks in vain, it opened once."""
     cache = make()
-    server.inject(Fault(status=401))
-    cache.get("k")
-    changes = [record for record in caplog.records if "breaker" in record.getMessage()]
-    assert [record.levelno for record in changes] == [logging.WARNING]
+    server.inject(Fault(status=503, times=None))
+    open_the_breaker(cache)
+    for minutes in range(1, 6):
+        be_late(cache, 60.0 * minutes)
+        cache.get("k")
+    assert backend_of(cache).stats()["breaker_openings"] == 6
+    assert len(breaker_lines(caplog)) == 1
+
+
+def test_lines_of_key_prefixes_are_told_apart(
+    make: Make, server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three sites on one cache have a line each, which names the KEY_PREFIX."""
+    server.inject(Fault(status=403, times=None))
+    for prefix in ("", "shop", "blog"):
+        make(KEY_PREFIX=prefix).get("k")
+    lines = [line.getMessage() for line in log_lines(caplog)]
+    assert [line.partition(": ")[0] for line in lines] == [
+        f"get on the Momento cache {CACHE!r}",
+        f"get on the Momento cache {CACHE!r}, KEY_PREFIX 'shop'",
+        f"get on the Momento cache {CACHE!r}, KEY_PREFIX 'blog'",
+    ]
+
+
+@pytest.mark.parametrize(("status", "opened"), [(403, 0), (401, 1)])
+def test_aliases_do_not_multiply_lines(
+    make: Make, server: RunningServer, caplog: pytest.LogCaptureFixture, status: int, opened: int
+) -> None:
+    """What three aliases of one cache and KEY_PREFIX meet is one line, and one breaker's."""
+    server.inject(Fault(status=status, times=None))
+    for size in (1024, 2048, 4096):
+        make(COMPRESS_MIN_BYTES=size).get("k")
+    assert len(log_lines(caplog)) == 1
+    assert len(breaker_lines(caplog)) == opened
 
 
 def test_ten_thousand_adds_while_it_is_open(make_cache: Make, server: RunningServer) -> None:
@@ -623,7 +710,8 @@ def test_a_callable_token_that_fails(make: Make, server: RunningServer) -> None:
 
     assert make(TOKEN=token).get("k", "default") == "default"
     with pytest.raises(AccessDenied) as caught:
-        make(TOKEN=token, ON_ERROR="raise").get("k")
+        # Another cache of the same token would find the breaker open.
+        make(TOKEN=lambda: token(), ON_ERROR="raise").get("k")
     assert_no_secret("".join(traceback.format_exception(caught.value)))
     assert not server.requests
 

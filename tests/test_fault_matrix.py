@@ -344,7 +344,7 @@ def lines() -> Iterator[Lines]:
 def build(
     endpoint: str, combination: Combination, options: dict[str, Any], attempt: int = 0
 ) -> MomentoCache:
-    """Return a backend whose breaker, budget and connections are shared with no other."""
+    """Return a backend that shares breaker, budget, connections and lines with no other."""
     # A clear() needs the marker, all else is counted without it.
     max_age = 10 if combination.operation.name == "clear" else None
     # The process keeps them by endpoint and timeout.
@@ -357,7 +357,9 @@ def build(
         "CONNECT_TIMEOUT": DEADLINE,
         "CLEAR_MAX_AGE": max_age,
     }
-    return MomentoCache(combination.location, {"OPTIONS": settings | options})
+    # Aliases of one KEY_PREFIX share their lines.
+    params = {"KEY_PREFIX": f"attempt-{attempt}", "OPTIONS": settings | options}
+    return MomentoCache(combination.location, params)
 
 
 def carry_out(cache: MomentoCache, combination: Combination) -> Outcome:

@@ -26,7 +26,7 @@ class Both:
         self.account, self.service = (
             Breaker(1.0, lambda: self.now, random=lambda: 0.0) for _ in range(2)
         )
-        self.gates = Gates(self.service, self.account, lambda: self.now)
+        self.gates = Gates(self.service, self.account)
 
     def admitted(self) -> Tickets:
         """Return the tickets of an operation that must be let through."""
