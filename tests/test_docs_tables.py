@@ -22,7 +22,7 @@ from django.core.cache.backends.redis import RedisCacheClient
 from django.test import override_settings
 
 import django_momento_http
-from django_momento_http import checks, client, envelope, failures
+from django_momento_http import checks, client, envelope, failures, owed
 from django_momento_http.cache import MomentoCache
 from django_momento_http.conf import RULES
 from django_momento_http.exceptions import TimedOut
@@ -336,6 +336,11 @@ def test_the_worst_case() -> None:
     assert f"waits {gets * wait:.2f} s, once" in prose("README")
     assert gets == 3
     assert "opens after three timeouts" in prose("README")
+
+
+def test_how_many_writes_are_owed() -> None:
+    """As many as the page says are remembered."""
+    assert f"A process remembers {owed.MOST_OWED:,} keys" in prose("failures")
 
 
 # Stored values
