@@ -9,12 +9,11 @@ from typing import Any
 
 from .answers import Outcome
 from .calls import Answer, Call
-from .client import Attempt, MomentoClient, Operation
+from .client import Attempt, MomentoClient
+from .operation import Asked, Operation
 
 # Seconds of callers' code that are given back to those under way together: below, it costs more.
 _LEAST_PAUSE = 0.001
-# An operation, or what makes it when its turn to be sent has come.
-Asked = Operation | Callable[[], Operation]
 
 
 class Batch:

@@ -49,37 +49,37 @@ class MomentoCache(BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         store = self._store
-        return store.run(store.get(self._wire_key(key, version), default))
+        return store.runner.run(store.get(self._wire_key(key, version), default))
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         store = self._store
-        return await store.arun(store.get(self._wire_key(key, version), default))
+        return await store.runner.arun(store.get(self._wire_key(key, version), default))
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         store = self._store
-        return store.run(store.get_many(self._wire_keys(keys, version)))
+        return store.runner.run(store.get_many(self._wire_keys(keys, version)))
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         store = self._store
-        return await store.arun(store.get_many(self._wire_keys(keys, version)))
+        return await store.runner.arun(store.get_many(self._wire_keys(keys, version)))
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         store = self._store
-        return store.run(store.has_key(self._wire_key(key, version)))
+        return store.runner.run(store.has_key(self._wire_key(key, version)))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         store = self._store
-        return await store.arun(store.has_key(self._wire_key(key, version)))
+        return await store.runner.arun(store.has_key(self._wire_key(key, version)))
 
     def ttl(self, key: Any, version: int | None = None) -> float | None:
         """Return the seconds left, None for no expiry, 0 when the key is absent; one request."""
         store = self._store
-        return store.run(store.ttl(self._wire_key(key, version)))
+        return store.runner.run(store.ttl(self._wire_key(key, version)))
 
     async def attl(self, key: Any, version: int | None = None) -> float | None:
         """See ttl()."""
         store = self._store
-        return await store.arun(store.ttl(self._wire_key(key, version)))
+        return await store.runner.arun(store.ttl(self._wire_key(key, version)))
 
     # Writing
 
@@ -88,7 +88,7 @@ class MomentoCache(BaseCache):
     ) -> None:
         store = self._store
         wire_key = self._wire_key(key, version)
-        store.run(store.set(wire_key, store.dumps(value), self._seconds(timeout)))
+        store.runner.run(store.set(wire_key, store.dumps(value), self._seconds(timeout)))
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -96,7 +96,7 @@ class MomentoCache(BaseCache):
         store = self._store
         wire_key = self._wire_key(key, version)
         payload = await self._dumps(value)
-        await store.arun(store.set(wire_key, payload, self._seconds(timeout)))
+        await store.runner.arun(store.set(wire_key, payload, self._seconds(timeout)))
 
     def set_many(
         self,
@@ -107,7 +107,7 @@ class MomentoCache(BaseCache):
         store = self._store
         names = self._wire_keys(data, version)
         payloads = {wire_key: store.dumps(data[key]) for wire_key, key in names.items()}
-        failed = store.run(store.set_many(payloads, self._seconds(timeout)))
+        failed = store.runner.run(store.set_many(payloads, self._seconds(timeout)))
         return [names[wire_key] for wire_key in failed]
 
     async def aset_many(
@@ -119,7 +119,7 @@ class MomentoCache(BaseCache):
         store = self._store
         names = self._wire_keys(data, version)
         payloads = {wire_key: await self._dumps(data[key]) for wire_key, key in names.items()}
-        failed = await store.arun(store.set_many(payloads, self._seconds(timeout)))
+        failed = await store.runner.arun(store.set_many(payloads, self._seconds(timeout)))
         return [names[wire_key] for wire_key in failed]
 
     def add(
@@ -127,7 +127,7 @@ class MomentoCache(BaseCache):
     ) -> bool:
         store = self._store
         wire_key = self._wire_key(key, version)
-        return store.run(store.add(wire_key, store.dumps(value), self._seconds(timeout)))
+        return store.runner.run(store.add(wire_key, store.dumps(value), self._seconds(timeout)))
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -135,14 +135,14 @@ class MomentoCache(BaseCache):
         store = self._store
         wire_key = self._wire_key(key, version)
         payload = await self._dumps(value)
-        return await store.arun(store.add(wire_key, payload, self._seconds(timeout)))
+        return await store.runner.arun(store.add(wire_key, payload, self._seconds(timeout)))
 
     def get_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = store.run(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
+        value = store.runner.run(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         generation = store.generation
@@ -151,14 +151,15 @@ class MomentoCache(BaseCache):
         if value is _UNKNOWN:
             return made
         payload, seconds = store.dumps(made), self._seconds(timeout)
-        return store.run(store.get_or_add(wire_key, made, payload, seconds, generation))
+        plan = store.get_or_add(wire_key, made, payload, seconds, generation)
+        return store.runner.run(plan)
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = await store.arun(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
+        value = await store.runner.arun(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         generation = store.generation
@@ -167,25 +168,29 @@ class MomentoCache(BaseCache):
         if value is _UNKNOWN:
             return made
         payload, seconds = await self._dumps(made), self._seconds(timeout)
-        return await store.arun(store.get_or_add(wire_key, made, payload, seconds, generation))
+        return await store.runner.arun(
+            store.get_or_add(wire_key, made, payload, seconds, generation)
+        )
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store
-        return store.run(store.touch(self._wire_key(key, version), self._seconds(timeout)))
+        return store.runner.run(store.touch(self._wire_key(key, version), self._seconds(timeout)))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         store = self._store
-        return await store.arun(store.touch(self._wire_key(key, version), self._seconds(timeout)))
+        return await store.runner.arun(
+            store.touch(self._wire_key(key, version), self._seconds(timeout))
+        )
 
     def incr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         store = self._store
-        return store.run(store.incr(self._wire_key(key, version), delta))
+        return store.runner.run(store.incr(self._wire_key(key, version), delta))
 
     async def aincr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         store = self._store
-        return await store.arun(store.incr(self._wire_key(key, version), delta))
+        return await store.runner.arun(store.incr(self._wire_key(key, version), delta))
 
     def decr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return self.incr(key, -delta, version)
@@ -196,13 +201,15 @@ class MomentoCache(BaseCache):
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         store = self._store
         old = self.version if version is None else version
-        store.run(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
+        store.runner.run(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
         return old + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         store = self._store
         old = self.version if version is None else version
-        await store.arun(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
+        await store.runner.arun(
+            store.move(self._wire_key(key, old), self._wire_key(key, old + delta))
+        )
         return old + delta
 
     def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -213,27 +220,27 @@ class MomentoCache(BaseCache):
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         store = self._store
-        return store.run(store.delete(self._wire_key(key, version)))
+        return store.runner.run(store.delete(self._wire_key(key, version)))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         store = self._store
-        return await store.arun(store.delete(self._wire_key(key, version)))
+        return await store.runner.arun(store.delete(self._wire_key(key, version)))
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         store = self._store
-        store.run(store.delete_many(self._wire_keys(keys, version)))
+        store.runner.run(store.delete_many(self._wire_keys(keys, version)))
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         store = self._store
-        await store.arun(store.delete_many(self._wire_keys(keys, version)))
+        await store.runner.arun(store.delete_many(self._wire_keys(keys, version)))
 
     def clear(self) -> None:
         store = self._store
-        store.run(store.clear())
+        store.runner.run(store.clear())
 
     async def aclear(self) -> None:
         store = self._store
-        await store.arun(store.clear())
+        await store.runner.arun(store.clear())
 
     def close(self, **_: Any) -> None:
         """Keep the connections: Django calls this after every request."""

@@ -7,7 +7,7 @@ other. It knows the service's API, and nothing of Django or of what the bytes me
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .answers import Outcome, outcome_of
 from .calls import Answer, Call
@@ -22,8 +22,8 @@ from .exceptions import (
 )
 from .failures import LEAST_TIME_LEFT, RetryBudget, may_retry
 from .gates import OUR_SHORTAGE, Gates, Tickets, breaker
+from .operation import Operation
 from .process import RECENT, PerProcess
-from .replies import Body
 from .tokens import TokenSource
 from .transport import Origin, Transport
 
@@ -39,34 +39,6 @@ _WAITING = 0.95
 # An account's breaker counts no time: this only says when a probe that never reports is given up.
 _ACCOUNT_DEADLINE = 5.0
 _NO_TICKETS: Tickets = (0, 0)
-
-
-class Operation(NamedTuple):
-    """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds.
-
-    One that ``is_beside`` others, first in their list, gives them no more time to wait.
-    """
-
-    method: str
-    key: str
-    body: Body | None = None
-    ttl: int = 0
-    is_beside: bool = False
-
-    @classmethod
-    def get(cls, key: str) -> "Operation":
-        """Ask for the bytes under a key."""
-        return cls("GET", key)
-
-    @classmethod
-    def set(cls, key: str, body: Body, ttl: int) -> "Operation":
-        """Store bytes under a key for ``ttl`` seconds."""
-        return cls("PUT", key, body, ttl)
-
-    @classmethod
-    def delete(cls, key: str) -> "Operation":
-        """Remove a key."""
-        return cls("DELETE", key)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from .answers import Outcome
-from .batch import Asked
-from .client import MomentoClient, Operation
+from .client import MomentoClient
 from .exceptions import (
     AccessDenied,
     BadRequest,
@@ -21,8 +20,8 @@ from .exceptions import (
 )
 from .marker import Marker
 from .namespace import Namespace
+from .operation import Asked, Operation, Outcomes, Together
 from .owed import Debt
-from .runner import Outcomes, Plan
 from .values import Values
 
 _FORBIDDEN = 403
@@ -39,7 +38,7 @@ class _Verdict(Enum):
 
 
 class Gateway:
-    """Sends for one store; most methods are plans."""
+    """Sends for one store; most methods are plans (see ``operation``)."""
 
     def __init__(
         self, client: MomentoClient, namespace: Namespace, marker: Marker, values: Values
@@ -57,30 +56,30 @@ class Gateway:
         """Whether nothing goes beside an operation of this method: ask once."""
         return not self._owed.is_any and (method == "DELETE" or not self._marker.is_due())
 
-    def one(self, operation: Operation) -> Plan[Outcome]:
+    async def one(self, operation: Operation) -> Outcome:
         """Return the outcome of an operation."""
         if self.is_alone(operation.method):
-            alone: Outcome = yield operation
+            alone: Outcome = await operation
             return alone
-        return (yield from self.accompanied(operation))
+        return await self.accompanied(operation)
 
-    def accompanied(self, operation: Operation) -> Plan[Outcome]:
+    async def accompanied(self, operation: Operation) -> Outcome:
         """Return the outcome of an operation that is not alone."""
-        [(_, outcome)] = yield from self._together(operation.method, [operation], [operation.key])
+        [(_, outcome)] = await self._together(operation.method, [operation], [operation.key])
         return outcome
 
-    def all(self, method: str, operations: Sequence[Asked], keys: Sequence[str]) -> Plan[Outcomes]:
+    async def all(self, method: str, operations: Sequence[Asked], keys: Sequence[str]) -> Outcomes:
         """Return the outcomes of operations of one method on these keys, as they come."""
         if not operations:
             return ()
         if self.is_alone(method):
-            outcomes: Outcomes = yield list(operations)
+            outcomes: Outcomes = await Together(operations)
             return outcomes
-        return (yield from self._together(method, operations, keys))
+        return await self._together(method, operations, keys)
 
-    def _together(
+    async def _together(
         self, method: str, operations: Sequence[Asked], keys: Sequence[str]
-    ) -> Plan[Outcomes]:
+    ) -> Outcomes:
         """Return the outcomes once what came beside them was taken in."""
         clear = self._claimed_clear()
         is_due = clear is not None or (method != "DELETE" and self._marker.is_due())
@@ -89,26 +88,26 @@ class Gateway:
         payments = [Operation("GET", debt.key, is_beside=True) for debt in debts]
         asked_at = self._marker.now()
         outcomes: list[Outcome] = [None] * (len(looks) + len(debts) + len(operations))
-        for index, outcome in (yield [*looks, *payments, *operations]):
+        for index, outcome in await Together([*looks, *payments, *operations]):
             outcomes[index] = outcome
         first, own = len(looks), len(looks) + len(debts)
         if looks:
-            found = yield from self._marker.heed(outcomes[:first], asked_at)
+            found = await self._marker.heed(outcomes[:first], asked_at)
             if clear is not None:
-                yield from self._pay_clear(clear, found)
+                await self._pay_clear(clear, found)
         older = [d for d, o in zip(debts, outcomes[first:own], strict=True) if self._is_older(d, o)]
         outcomes = outcomes[own:]
         if self._owed.is_any and method == "GET":
             older += self._hide_older(keys, outcomes)
         if older:
-            yield from self._remove(older)
+            await self._remove(older)
         return enumerate(outcomes)
 
     # clear()
 
-    def clear(self) -> Plan[MomentoError | None]:
+    async def clear(self) -> MomentoError | None:
         """Clear the namespace, or owe it; return what went wrong."""
-        chosen, error = yield from self._marker.clear()
+        chosen, error = await self._marker.clear()
         if error is None:
             self._owed.end_all()
             self._generation.is_held = False
@@ -121,11 +120,11 @@ class Gateway:
         clear = self._owed.clear
         return clear if clear is not None and self._claim(clear) else None
 
-    def _pay_clear(self, clear: Debt, found: int | None) -> Plan[None]:
+    async def _pay_clear(self, clear: Debt, found: int | None) -> None:
         if found == -1:
             self._owed.put_back(clear)
             return
-        error = yield from self._marker.raise_above(found, clear.since)
+        error = await self._marker.raise_above(found, clear.since)
         if error is not None and not _is_final(error):
             self._owed.put_back(clear)
         elif self._owed.end(clear):
@@ -187,10 +186,10 @@ class Gateway:
         is_unknown = made_at is not None and not isinstance(made_at, StoredValueError)
         return _Verdict.UNKNOWN if is_unknown else _Verdict.OVER
 
-    def _remove(self, debts: list[Debt]) -> Plan[None]:
+    async def _remove(self, debts: list[Debt]) -> None:
         self._owed.spend(debts)
         removals = [Operation("DELETE", debt.key, is_beside=True) for debt in debts]
-        for index, outcome in (yield removals):
+        for index, outcome in await Together(removals):
             if isinstance(outcome, MomentoError) and not _is_final(outcome):
                 self._owed.put_back(debts[index])
             else:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from .answers import Outcome
-from .client import Operation
 from .exceptions import MomentoError, StoredValueError
 from .namespace import Namespace
 from .on_error import OnError
-from .runner import Plan
+from .operation import Operation, Together
 from .values import Values
 
 
@@ -49,7 +48,7 @@ class Marker:
         """Return both clocks, as they stand when it is asked for."""
         return self._clock(), self._wall_clock()
 
-    def heed(self, outcomes: Sequence[Outcome], asked_at: tuple[float, float]) -> Plan[int | None]:
+    async def heed(self, outcomes: Sequence[Outcome], asked_at: tuple[float, float]) -> int | None:
         """Take in what was read; return the generation that was found, -1 where none could be."""
         found, error = self._found(outcomes)
         if found is not None or error is None:
@@ -63,29 +62,29 @@ class Marker:
         self._age.was_read(*asked_at)
         if error is not None and not was_known:
             # It was tampered with, and nothing is known: as if somebody had cleared.
-            yield from self.raise_above(found, self._chosen())
+            await self.raise_above(found, self._chosen())
         return found
 
-    def clear(self) -> Plan[tuple[int, MomentoError | None]]:
+    async def clear(self) -> tuple[int, MomentoError | None]:
         """Raise it above all that was ever there; return the generation, and what went wrong."""
         chosen = self._chosen()
         # Whatever becomes of the marker, this process has forgotten.
         self._generation.move(chosen)
         asked_at = self.now()
-        found, error = self._found((yield from _in_order(self.looks(is_beside=False))))
+        found, error = self._found(await _in_order(self.looks(is_beside=False)))
         if error is not None and not isinstance(error, StoredValueError):
             return chosen, error
         self._age.was_read(*asked_at)
-        return chosen, (yield from self.raise_above(found, chosen))
+        return chosen, (await self.raise_above(found, chosen))
 
-    def raise_above(self, found: int | None, chosen: int) -> Plan[MomentoError | None]:
+    async def raise_above(self, found: int | None, chosen: int) -> MomentoError | None:
         """Write the chosen generation, or one above what was found; return what went wrong."""
         # A clear() not heard of before, by a clock ahead of ours: go beyond it.
         newest = found + 1 if found is not None and found > chosen else chosen
         self._generation.move(newest)
         stamp = self._namespace.stamp()
         marked = [self._values.marked(key, newest, stamp) for key in self._values.markers]
-        outcomes = yield from _in_order(marked)
+        outcomes = await _in_order(marked)
         return next((error for error in outcomes if isinstance(error, MomentoError)), None)
 
     def _chosen(self) -> int:
@@ -107,8 +106,8 @@ class Marker:
         return found, failed
 
 
-def _in_order(operations: list[Operation]) -> Plan[list[Outcome]]:
+async def _in_order(operations: list[Operation]) -> list[Outcome]:
     outcomes: list[Outcome] = [None] * len(operations)
-    for index, outcome in (yield operations):
+    for index, outcome in await Together(operations):
         outcomes[index] = outcome
     return outcomes

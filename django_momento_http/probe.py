@@ -17,12 +17,13 @@ from statistics import median
 
 from .answers import Outcome, outcome_of
 from .cache import MomentoCache
-from .client import Operation, shared_client
+from .client import shared_client
 from .connection import Connection, Route
 from .credentials import expiry_of
 from .diagnosis import Trouble, trouble, trouble_of
 from .envelope import Stored
 from .exceptions import AccessDenied, MomentoError, StoredValueError
+from .operation import Operation
 from .replies import Reply
 from .space import encode_key
 from .tokens import TokenSource

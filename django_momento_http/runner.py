@@ -1,31 +1,25 @@
 """Carries plans out: for a thread that waits, or for tasks of any event loop.
 
-A plan is a generator that yields an operation and is sent its outcome, or yields a list of them and
-is sent their outcomes as (index, outcome) pairs in the order in which they come; what it returns is
-the result. So each cache method is written once for sync and async. In a list, a callable may stand
-for the operation that it makes when its turn to be sent has come. What a plan's own code takes is
-not charged to its time, nor to another's. It knows how plans are driven, not what they are for.
+A plan is a coroutine that awaits operations (see ``operation``). What its own code takes is not
+charged to its time, nor to another's. It knows how plans are driven, not what they are for.
 """
 
 import asyncio
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
-from .answers import Outcome
-from .batch import Asked, Batch
-from .client import MomentoClient, Operation
+from .batch import Batch
+from .client import MomentoClient
+from .operation import Asked, Operation, Outcomes, Plan, Together
 
 T = TypeVar("T")
-Outcomes = Iterable[tuple[int, Outcome]]
-# What is sent in is an Outcome for an Operation, Outcomes for a list of them.
-Plan = Generator[Operation | list[Operation] | list[Asked], Any, T]
 
 # Each is a burst under way; further bursts meanwhile go together when one ends.
 _WORKERS = 32
@@ -58,7 +52,7 @@ class _Job:
         self.expected = -1  # the plan has not begun
         self._is_list = False
         self._error: BaseException | None = None
-        self.outcomes: list[tuple[int, Outcome]] = []
+        self.outcomes: list[tuple[int, Any]] = []
         self._future: asyncio.Future[Any] = loop.create_future()
         self._result: tuple[Any, BaseException | None] | None = None
 
@@ -82,8 +76,8 @@ class _Job:
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
             self._result = None, error
         else:
-            self._is_list = isinstance(asked, list)
-            operations = asked if isinstance(asked, list) else [asked]
+            self._is_list = isinstance(asked, Together)
+            operations = asked if isinstance(asked, Together) else [asked]
             self.expected = len(operations)
             return operations
         return None
@@ -102,6 +96,7 @@ class _Job:
         """End with this error, unless it has ended."""
         if self._result is None:
             self._result = None, error
+            self._plan.close()
 
     def run(self, runner: "Runner", waited: float) -> None:
         """Carry the whole plan out."""
@@ -140,9 +135,9 @@ class Runner:
         client, clock = self._client, self._clock
         patience = client.deadline(1, 0.0)
         try:
-            asked = next(plan)
+            asked = plan.send(None)
             while True:
-                if isinstance(asked, list) and len(asked) != 1:
+                if isinstance(asked, Together) and len(asked) != 1:
                     patience = max(patience, client.deadline(_count(asked), 0.0))
                     batch = Batch(client)
                     asked = plan.send(_outcomes(batch, asked, clock() - waited + patience))

@@ -11,15 +11,16 @@ from numbers import Number
 from typing import Any, TypeVar
 
 from . import client
-from .client import Operation, shared_client
+from .client import shared_client
 from .envelope import Stored
 from .exceptions import MomentoError, StoredValueError
 from .gateway import Gateway
 from .marker import Marker
 from .namespace import Namespace, forget_namespaces, shared_namespace
 from .on_error import OnError
+from .operation import Operation
 from .process import RECENT, PerProcess
-from .runner import Plan, Runner
+from .runner import Runner
 from .space import Space
 from .values import MISSING, Values
 from .writer import Writer
@@ -52,9 +53,7 @@ class Store:
         marker = Marker(namespace, max_age, values, self._on_error, clock, wall_clock)
         self._gateway = Gateway(self._client, namespace, marker, values)
         self._writer = Writer(namespace, self._gateway, values, self._on_error)
-        self.dumps = values.dumps
-        runner = Runner(self._client)
-        self.run, self.arun = runner.run, runner.arun
+        self.runner = Runner(self._client)
         # The process that may use it; none once it is closed.
         self.pid = os.getpid()
 
@@ -69,16 +68,23 @@ class Store:
         """Return the counters of this configuration in this process."""
         return self._client.stats()
 
+    def dumps(self, value: Any) -> bytes:
+        """Serialize a value; raise what the serializer raises.
+
+        It may run any code, a query of the database for one: call it in the caller's own thread.
+        """
+        return self._values.envelope.dumps(value)
+
     # Reading
 
-    def get(self, key: str, default: Any) -> Plan[Any]:
+    async def get(self, key: str, default: Any) -> Any:
         """Return the value, or the default."""
         asked = Operation.get(key)
         # As one() does, without a generator of its own: this is the method that is called most.
         outcome = (
-            (yield asked)
+            await asked
             if self._gateway.is_alone("GET")
-            else (yield from self._gateway.accompanied(asked))
+            else (await self._gateway.accompanied(asked))
         )
         errors: list[MomentoError] = []
         value = self._values.value(key, outcome, errors)
@@ -87,22 +93,22 @@ class Store:
         self._counters.served("misses" if value is MISSING else "hits")
         return default if value is MISSING else value
 
-    def get_or_say(self, key: str, missing: Any, unknown: Any) -> Plan[Any]:
+    async def get_or_say(self, key: str, missing: Any, unknown: Any) -> Any:
         """Return the value, or which it is: not there, or the service could not say."""
-        value = yield from self._read("get_or_set", key)
+        value = await self._read("get_or_set", key)
         if value is _UNKNOWN:
             return unknown
         self._counters.served("misses" if value is MISSING else "hits")
         return missing if value is MISSING else value
 
-    def get_many(self, names: Mapping[str, K]) -> Plan[dict[K, Any]]:
+    async def get_many(self, names: Mapping[str, K]) -> dict[K, Any]:
         """Return the values that there are, under the names that the keys stand for."""
         keys = list(names)
         values = [MISSING] * len(keys)
         errors: list[MomentoError] = []
         # Each is loaded as it comes, while others are still under way.
-        for index, outcome in (
-            yield from self._gateway.all("GET", [Operation.get(key) for key in keys], keys)
+        for index, outcome in await self._gateway.all(
+            "GET", [Operation.get(key) for key in keys], keys
         ):
             values[index] = self._values.value(keys[index], outcome, errors)
         pairs = zip(names.values(), values, strict=True)
@@ -112,52 +118,52 @@ class Store:
         self._on_error.report("get_many", errors)
         return found
 
-    def has_key(self, key: str) -> Plan[bool]:
+    async def has_key(self, key: str) -> bool:
         """Return whether there is a value that can be had."""
-        value = yield from self._read("has_key", key)
+        value = await self._read("has_key", key)
         return value is not MISSING and value is not _UNKNOWN
 
-    def ttl(self, key: str) -> Plan[float | None]:
+    async def ttl(self, key: str) -> float | None:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
-        found = yield from self._find("ttl", key)
+        found = await self._find("ttl", key)
         if not isinstance(found, Stored):
             return 0.0
         return self._values.seconds_left(found)
 
     # Writing: payloads are values that went through dumps().
 
-    def set(self, key: str, payload: bytes, timeout: float | None) -> Plan[None]:
+    async def set(self, key: str, payload: bytes, timeout: float | None) -> None:
         """Store the value, or remove it where the timeout is 0 or less."""
-        if (yield from self._writer.put("set", key, payload, timeout, owes=True)):
+        if await self._writer.put("set", key, payload, timeout, owes=True):
             self._counters.served("sets")
 
-    def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> Plan[list[str]]:
+    async def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> list[str]:
         """Store the values and return the keys of those that were not."""
-        outcomes = yield from self._writer.put_many(payloads, timeout)
+        outcomes = await self._writer.put_many(payloads, timeout)
         failed = {key: error for key, error in outcomes.items() if isinstance(error, MomentoError)}
         self._counters.served("sets", len(payloads) - len(failed))
         self._on_error.report("set_many", list(failed.values()))
         return list(failed)
 
-    def add(self, key: str, payload: bytes, timeout: float | None) -> Plan[bool]:
+    async def add(self, key: str, payload: bytes, timeout: float | None) -> bool:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        there = yield from self._read("add", key)
+        there = await self._read("add", key)
         if there is not MISSING or not self._values.can_judge:
             return False
-        return (yield from self._writer.put("add", key, payload, timeout))
+        return await self._writer.put("add", key, payload, timeout)
 
-    def get_or_add(
+    async def get_or_add(
         self, key: str, value: Any, payload: bytes, timeout: float | None, generation: int
-    ) -> Plan[Any]:
+    ) -> Any:
         """Return the value that is there, or else this one, made in that generation, and store it.
 
         What a clear() overtook while it was made is stored as what it is: a value from before.
         """
-        there = yield from self._read("get_or_set", key)
+        there = await self._read("get_or_set", key)
         if there is MISSING:
             stamp = self._namespace.stamp()
             stored, ttl = self._values.packed(payload, timeout, stamp, generation)
-            yield from self._writer.write("get_or_set", key, stored, ttl)
+            await self._writer.write("get_or_set", key, stored, ttl)
         return value if there is MISSING or there is _UNKNOWN else there
 
     @property
@@ -165,17 +171,17 @@ class Store:
         """The generation that is current as far as this process knows."""
         return self._namespace.generation.current
 
-    def touch(self, key: str, timeout: float | None) -> Plan[bool]:
+    async def touch(self, key: str, timeout: float | None) -> bool:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
-        found = yield from self._find("touch", key)
+        found = await self._find("touch", key)
         if not isinstance(found, Stored):
             return False
         stored, ttl = self._values.renewed(found, timeout)
-        return (yield from self._writer.write("touch", key, stored, ttl, owes=ttl == 0))
+        return await self._writer.write("touch", key, stored, ttl, owes=ttl == 0)
 
-    def incr(self, key: str, delta: Any) -> Plan[Any]:
+    async def incr(self, key: str, delta: Any) -> Any:
         """Add to a number, which keeps its lifetime, and return it; not atomic."""
-        found = yield from self._find("incr", key)
+        found = await self._find("incr", key)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
         errors: list[MomentoError] = []
@@ -186,27 +192,27 @@ class Store:
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
         total = value + delta
-        if not (yield from self._writer.write("incr", key, *self._values.replaced(found, total))):
+        if not (await self._writer.write("incr", key, *self._values.replaced(found, total))):
             raise ValueError(_NOT_THERE)
         return total
 
-    def move(self, key: str, new_key: str) -> Plan[None]:
+    async def move(self, key: str, new_key: str) -> None:
         """Store the value under another key, with the lifetime that is left, and remove it here."""
-        found = yield from self._find("incr_version", key)
+        found = await self._find("incr_version", key)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
         since = self._namespace.stamp()
         ttl = self._values.ttl_left(found)
-        if not (yield from self._writer.write("incr_version", new_key, found, ttl)):
+        if not (await self._writer.write("incr_version", new_key, found, ttl)):
             raise ValueError(_NOT_THERE)
-        removed = yield from self._writer.remove(key, since)
+        removed = await self._writer.remove(key, since)
         if isinstance(removed, MomentoError):
             self._on_error.report("incr_version", [removed])
 
-    def delete(self, key: str) -> Plan[bool]:
+    async def delete(self, key: str) -> bool:
         """Remove the value and return whether there was one."""
         since = self._namespace.stamp()
-        outcome = yield from self._gateway.one(Operation.get(key))
+        outcome = await self._gateway.one(Operation.get(key))
         if outcome is None:
             # There may be a write whose answer was lost: what it stores is from before this.
             self._gateway.is_overtaken(key, since)
@@ -214,41 +220,41 @@ class Store:
         found = self._values.opened(key, outcome)
         # Also where the look failed, or what is there is not for us: what should be gone may be
         # served elsewhere or later, and that is worse than a request more.
-        removed = yield from self._writer.remove(key, since)
+        removed = await self._writer.remove(key, since)
         errors = [error for error in (found, removed) if isinstance(error, MomentoError)]
         is_removed = isinstance(found, Stored) and not errors
         self._counters.served("deletes", int(is_removed))
         self._on_error.report("delete", errors[:1])
         return is_removed
 
-    def delete_many(self, keys: Iterable[str]) -> Plan[None]:
+    async def delete_many(self, keys: Iterable[str]) -> None:
         """Remove the values."""
         names = list(keys)
-        outcomes = yield from self._writer.remove_many(names, self._namespace.stamp())
+        outcomes = await self._writer.remove_many(names, self._namespace.stamp())
         errors = [error for error in outcomes if isinstance(error, MomentoError)]
         self._counters.served("deletes", len(names) - len(errors))
         self._on_error.report("delete_many", errors)
 
-    def clear(self) -> Plan[None]:
+    async def clear(self) -> None:
         """Make absent what this KEY_PREFIX has of all versions."""
         if not self._can_clear:
             raise NotImplementedError("clear() needs a clear marker: CLEAR_MAX_AGE is None")
-        error = yield from self._gateway.clear()
+        error = await self._gateway.clear()
         if error is not None:
             self._on_error.report("clear", [error])
 
-    def _read(self, name: str, key: str) -> Plan[Any]:
+    async def _read(self, name: str, key: str) -> Any:
         """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
         errors: list[MomentoError] = []
-        value = self._values.value(key, (yield from self._gateway.one(Operation.get(key))), errors)
+        value = self._values.value(key, (await self._gateway.one(Operation.get(key))), errors)
         if not errors:
             return value
         self._on_error.report(name, errors)
         return MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
 
-    def _find(self, name: str, key: str) -> Plan[Stored | MomentoError | None]:
+    async def _find(self, name: str, key: str) -> Stored | MomentoError | None:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
-        found = self._values.opened(key, (yield from self._gateway.one(Operation.get(key))))
+        found = self._values.opened(key, (await self._gateway.one(Operation.get(key))))
         if isinstance(found, MomentoError):
             self._on_error.report(name, [found])
         return None if isinstance(found, StoredValueError) else found

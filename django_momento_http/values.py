@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .answers import Outcome
-from .client import Operation
 from .envelope import Stored
 from .exceptions import MomentoError, StoredValueError
 from .generation import NoMarkerAge
 from .namespace import Namespace
+from .operation import Operation
 from .space import Lifetime, Space
 
 MISSING: Any = object()
@@ -25,14 +25,11 @@ class Values:
         self._space = space
         self._generation = namespace.generation
         self._wall_clock = wall_clock
-        self._envelope = space.envelope()
+        self.envelope = space.envelope()
         # Of each signing key one: by its key on the wire, the key's id.
-        self.markers = {space.marker(key_id): key_id for key_id in self._envelope.key_ids}
+        self.markers = {space.marker(key_id): key_id for key_id in self.envelope.key_ids}
         self._serves_all = space.options.clear_max_age is None
         self.age = NoMarkerAge() if self._serves_all else namespace.marker_age(tuple(self.markers))
-        # Serializing may run any code, a query of the database for one: it is for the caller's
-        # own thread.
-        self.dumps = self._envelope.dumps
 
     @property
     def can_judge(self) -> bool:
@@ -64,7 +61,7 @@ class Values:
     def load(self, stored: Stored, errors: list[MomentoError]) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""
         try:
-            return self._envelope.load(stored)
+            return self.envelope.load(stored)
         except StoredValueError as error:
             errors.append(error.with_traceback(None))
             return MISSING
@@ -89,7 +86,7 @@ class Values:
         if outcome is None or isinstance(outcome, MomentoError):
             return outcome
         try:
-            return self._envelope.open(key, outcome, self._wall_clock())
+            return self.envelope.open(key, outcome, self._wall_clock())
         except StoredValueError as error:
             return error.with_traceback(None)
 
@@ -100,12 +97,12 @@ class Values:
     ) -> tuple[Stored, int]:
         """Return a serialized value with this timeout, and its time to live in whole seconds."""
         life = self._lifetime(timeout)
-        return self._envelope.pack(payload, life.expires_at, made_at, generation), life.ttl
+        return self.envelope.pack(payload, life.expires_at, made_at, generation), life.ttl
 
     def replaced(self, stored: Stored, value: Any) -> tuple[Stored, int]:
         """Return another value that lives as long as this one, and its time to live."""
-        changed = self._envelope.pack(
-            self.dumps(value), stored.expires_at, stored.made_at, stored.generation
+        changed = self.envelope.pack(
+            self.envelope.dumps(value), stored.expires_at, stored.made_at, stored.generation
         )
         return changed, self.ttl_left(stored)
 
@@ -124,13 +121,13 @@ class Values:
         """Return what stores the value, or removes it where the ttl is 0."""
         if ttl == 0:
             return Operation.delete(key)
-        return Operation.set(key, self._envelope.seal(key, stored), ttl)
+        return Operation.set(key, self.envelope.seal(key, stored), ttl)
 
     def marked(self, marker: str, generation: int, made_at: int) -> Operation:
         """Return what makes this generation the current one for whoever reads this marker."""
         life = self._lifetime(None)
         key_id = self.markers[marker]
-        body = self._envelope.seal_marker(marker, key_id, generation, life.expires_at, made_at)
+        body = self.envelope.seal_marker(marker, key_id, generation, life.expires_at, made_at)
         return Operation.set(marker, body, life.ttl)
 
     def _lifetime(self, timeout: float | None) -> Lifetime:

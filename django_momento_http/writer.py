@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from .answers import Outcome
-from .batch import Asked
-from .client import Operation
 from .envelope import Stored
 from .exceptions import BadRequest, MomentoError
 from .gateway import Gateway
 from .namespace import Namespace
 from .on_error import OnError
-from .runner import Plan
+from .operation import Asked, Operation, Together
 from .space import decode_key
 from .values import Values
 
@@ -35,39 +33,39 @@ class Writer:
         self._values = values
         self._on_error = on_error
 
-    def put(
+    async def put(
         self, name: str, key: str, payload: bytes, timeout: float | None, *, owes: bool = False
-    ) -> Plan[bool]:
+    ) -> bool:
         """Store a new value, or remove it where the timeout is 0 or less; return whether."""
         stamp, generation = self._namespace.stamp(), self._namespace.generation
         stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
-        outcome = yield from self._gateway.one(self._values.written(key, stored, ttl))
+        outcome = await self._gateway.one(self._values.written(key, stored, ttl))
         if stored.generation != generation.current:
             # Another's clear() came to light: nobody would read what was just written.
             stored = stored._replace(generation=generation.current)
-            outcome = yield self._values.written(key, stored, ttl)
-        return (yield from self._end(name, key, stored, ttl, outcome, stamp, owes=owes))
+            outcome = await self._values.written(key, stored, ttl)
+        return await self._end(name, key, stored, ttl, outcome, stamp, owes=owes)
 
-    def write(
+    async def write(
         self, name: str, key: str, stored: Stored, ttl: int, *, owes: bool = False
-    ) -> Plan[bool]:
+    ) -> bool:
         """Store a value as it is, or remove it where the ttl is 0; return whether."""
         since = self._namespace.stamp() if ttl == 0 else stored.made_at
-        outcome = yield from self._gateway.one(self._values.written(key, stored, ttl))
-        return (yield from self._end(name, key, stored, ttl, outcome, since, owes=owes))
+        outcome = await self._gateway.one(self._values.written(key, stored, ttl))
+        return await self._end(name, key, stored, ttl, outcome, since, owes=owes)
 
-    def put_many(
+    async def put_many(
         self, payloads: Mapping[str, bytes], timeout: float | None
-    ) -> Plan[dict[str, Outcome]]:
+    ) -> dict[str, Outcome]:
         """Do for many what put() does for one, owing what fails; each is packed as it is sent."""
         stamp, generation = self._namespace.stamp(), self._namespace.generation
         is_removal = timeout is not None and timeout <= 0
         began, keys = generation.current, list(payloads)
         asked = self._makers(payloads, timeout, stamp)
         method = "DELETE" if is_removal else "PUT"
-        outcomes = dict((yield from self._gateway.all(method, asked, keys)))
+        outcomes = dict(await self._gateway.all(method, asked, keys))
         if generation.current != began:
-            outcomes = dict((yield asked))
+            outcomes = dict(await Together(asked))
         again = [
             asked[index]
             for index, key in enumerate(keys)
@@ -75,9 +73,9 @@ class Writer:
             and self._gateway.is_overtaken(key, stamp)
         ]
         if again:
-            yield again
+            await Together(again)
         named = {key: outcomes[index] for index, key in enumerate(keys)}
-        yield from self._fail_many(named, stamp, is_removal=is_removal)
+        await self._fail_many(named, stamp, is_removal=is_removal)
         return named
 
     def _makers(
@@ -91,16 +89,16 @@ class Writer:
 
         return [partial(make, key) for key in payloads]
 
-    def remove(self, key: str, since: int) -> Plan[Outcome]:
+    async def remove(self, key: str, since: int) -> Outcome:
         """Remove what is under a key, owing it where that fails; return what came of it."""
-        outcome: Outcome = yield Operation.delete(key)
+        outcome: Outcome = await Operation.delete(key)
         self._note_removal(key, since, outcome)
         return outcome
 
-    def remove_many(self, keys: Sequence[str], since: int) -> Plan[list[Outcome]]:
+    async def remove_many(self, keys: Sequence[str], since: int) -> list[Outcome]:
         """Remove what is under the keys, owing what fails; return what came of it."""
         removals = [Operation.delete(key) for key in keys]
-        outcomes = dict((yield from self._gateway.all("DELETE", removals, keys)))
+        outcomes = dict(await self._gateway.all("DELETE", removals, keys))
         for index, key in enumerate(keys):
             self._note_removal(key, since, outcomes[index])
         return [outcomes[index] for index in range(len(keys))]
@@ -111,7 +109,7 @@ class Writer:
         else:
             self._gateway.is_overtaken(key, since)
 
-    def _end(
+    async def _end(
         self,
         name: str,
         key: str,
@@ -121,21 +119,21 @@ class Writer:
         since: int,
         *,
         owes: bool,
-    ) -> Plan[bool]:
+    ) -> bool:
         if not isinstance(outcome, MomentoError):
             if self._gateway.is_overtaken(key, since):
-                yield self._values.written(key, stored, ttl)
+                await self._values.written(key, stored, ttl)
             return True
         if owes:
-            yield from self._fail_many({key: outcome}, since, is_removal=ttl == 0)
+            await self._fail_many({key: outcome}, since, is_removal=ttl == 0)
         elif isinstance(outcome, BadRequest):
-            yield Operation.delete(key)
+            await Operation.delete(key)
         self._on_error.report(name, [outcome])
         return False
 
-    def _fail_many(
+    async def _fail_many(
         self, outcomes: Mapping[str, Outcome], since: int, *, is_removal: bool
-    ) -> Plan[None]:
+    ) -> None:
         """See to it that no older value outlives the writes that failed."""
         refused = []
         for key, error in outcomes.items():
@@ -147,7 +145,7 @@ class Writer:
             elif is_removal or not _is_session(key):
                 self._gateway.owe(key, since, error, is_deletion=is_removal)
         if refused:
-            yield from self.remove_many(refused, since)
+            await self.remove_many(refused, since)
 
 
 def _is_session(key: str) -> bool:

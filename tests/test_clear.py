@@ -305,7 +305,7 @@ def test_what_a_default_made_before_a_clear_is_not_served(
 def run_with_a_break(cache: Process, plan: Any, act: Callable[[], object]) -> None:
     """Carry out a plan whose first operation is a read, and act between it and the rest."""
     client = cache._shared._client
-    asked = plan.send(client.run(next(plan), time.monotonic() + PATIENCE))
+    asked = plan.send(client.run(plan.send(None), time.monotonic() + PATIENCE))
     act()
     with suppress(StopIteration):
         while True:

@@ -287,7 +287,7 @@ def test_broken_values(compressor: str | None, chance: random.Random) -> None:
                 for _ in range(BATCH):
                     stored = next(broken)
                     with pytest.raises(MomentoError):
-                        cache._shared._values._envelope.open("OjE6a2V5", stored, 0.0)
+                        cache._shared._values.envelope.open("OjE6a2V5", stored, 0.0)
                 # Through the whole way as well, one in a hundred.
                 server.put(CACHE, KEY.encode(), stored)
                 assert cache.get("key", "default") == "default"

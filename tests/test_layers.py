@@ -18,6 +18,7 @@ LAYERS = [
     ["envelope", "generation", "owed", "conf", "tokens"],
     ["namespace"],
     ["space", "on_error", "gates", "answers"],
+    ["operation"],
     ["wire", "connection", "resolver"],
     ["pool", "fan"],
     ["transport"],

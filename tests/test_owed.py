@@ -353,7 +353,7 @@ def test_a_write_beside_a_payment_is_sent_once_more(server: RunningServer) -> No
     store = cache._shared
     client = store._client
     plan = store.get("eHg", None)
-    asked = next(plan)
+    asked = plan.send(None)
     outcomes = [(index, client.run(each, time.monotonic() + 9)) for index, each in enumerate(asked)]
     # The payment has looked, and is about to remove what it saw.
     [removal] = plan.send(outcomes)
@@ -361,6 +361,7 @@ def test_a_write_beside_a_payment_is_sent_once_more(server: RunningServer) -> No
     server.forget_requests()
     cache.set("k", "new")
     client.run(removal, time.monotonic() + 9)
+    plan.close()
     assert sent(server) == ["PUT", "PUT", "DELETE"]
 
 

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from django_momento_http.batch import Batch
-from django_momento_http.client import MomentoClient, Operation, forget_endpoint
+from django_momento_http.client import MomentoClient, forget_endpoint
 from django_momento_http.conf import read_options
 from django_momento_http.connection import Connection
 from django_momento_http.exceptions import MomentoError
+from django_momento_http.operation import Operation, Together
 from django_momento_http.runner import Runner
 from django_momento_http.testing import Fault, RunningServer, running_server
 
@@ -38,7 +39,6 @@ from .scripted import (
 )
 
 KEY = "a2V5"
-Outcomes = Any
 marker: ContextVar[str] = ContextVar("marker", default="unset")
 
 
@@ -66,31 +66,31 @@ def runner(make: Callable[..., Runner], server: RunningServer) -> Runner:
     return make(server.endpoint)
 
 
-def get(*keys: str) -> Generator[list[Operation], Outcomes, Any]:
+async def get(*keys: str) -> Any:
     """Get the keys at once and return the outcomes in the keys' order."""
-    found = dict((yield [Operation.get(key) for key in keys]))
+    found = dict(await Together([Operation.get(key) for key in keys]))
     return [found[number] for number in range(len(keys))]
 
 
-def in_turn(*keys: str) -> Generator[list[Operation], Outcomes, Any]:
+async def in_turn(*keys: str) -> Any:
     """Get the keys one after another."""
     found = []
     for key in keys:
-        found += yield from get(key)
+        found += await get(key)
     return found
 
 
-def fails_at(stage: int, error: BaseException) -> Generator[list[Operation], Outcomes, Any]:
+async def fails_at(stage: int, error: BaseException) -> Any:
     """Raise after so many stages."""
     for _ in range(stage):
-        yield [Operation.get(KEY)]
+        await Together([Operation.get(KEY)])
     raise error
 
 
-def asks_for_nothing(stages: int) -> Generator[list[Operation], Outcomes, Any]:
-    """Yield empty lists, as a many-call without keys may."""
+async def asks_for_nothing(stages: int) -> Any:
+    """Await empty lists, as a many-call without keys may."""
     for _ in range(stages):
-        assert list((yield [])) == []
+        assert list(await Together([])) == []
     return "done"
 
 
@@ -101,28 +101,28 @@ def busy(seconds: float) -> None:
         pass
 
 
-def slow_to_load(*keys: str, seconds: float) -> Generator[list[Operation], Outcomes, Any]:
+async def slow_to_load(*keys: str, seconds: float) -> Any:
     """Get the keys at once, and compute after the first that comes."""
     found: dict[int, Any] = {}
-    for index, outcome in (yield [Operation.get(key) for key in keys]):
+    for index, outcome in await Together([Operation.get(key) for key in keys]):
         if not found:
             busy(seconds)
         found[index] = outcome
     return [found[number] for number in range(len(keys))]
 
 
-def slow_in_turn(*keys: str, seconds: float) -> Generator[Operation, Any, Any]:
+async def slow_in_turn(*keys: str, seconds: float) -> Any:
     """Compute before the first of some requests, one after another."""
     busy(seconds)
     found = []
     for key in keys:
-        found.append((yield Operation.get(key)))  # noqa: PERF401 - no comprehension can yield
+        found.append(await Operation.get(key))  # noqa: PERF401 - in turn
     return found
 
 
-def slow_to_pack(
+async def slow_to_pack(
     *keys: str, seconds: float, note: Callable[[], object] = lambda: None
-) -> Generator[list[Callable[[], Operation]], Outcomes, Any]:
+) -> Any:
     """Store under the keys at once what takes long to make."""
 
     def make(key: str) -> Operation:
@@ -130,7 +130,7 @@ def slow_to_pack(
         busy(seconds)
         return Operation.set(key, b"packed", 60)
 
-    found = dict((yield [partial(make, key) for key in keys]))
+    found = dict(await Together([partial(make, key) for key in keys]))
     return [found[number] for number in range(len(keys))]
 
 
@@ -243,8 +243,8 @@ def test_many_tasks_are_woken_a_few_at_a_time(runner: Runner) -> None:
 def test_each_plan_runs_in_its_task_s_context(runner: Runner) -> None:
     """Context variables are those of the task that asked, and stay its own."""
 
-    def plan() -> Generator[list[Operation], Outcomes, str]:
-        yield [Operation.get(KEY)]
+    async def plan() -> str:
+        await Together([Operation.get(KEY)])
         seen = marker.get()
         marker.set("changed by a plan")
         return seen
@@ -425,9 +425,9 @@ def test_computing_is_no_part_of_what_an_error_cost(
     server.inject(Fault(status=501, delay=0.1, key=b"bad", times=None))
     runner = make(server.endpoint)
 
-    def plan() -> Generator[list[Operation], Outcomes, Any]:
+    async def plan() -> Any:
         costs = []
-        for _, outcome in (yield [Operation.get("YmFk"), Operation.get(KEY)]):
+        for _, outcome in await Together([Operation.get("YmFk"), Operation.get(KEY)]):
             costs.append(outcome.elapsed if isinstance(outcome, MomentoError) else 0)
             busy(0.4 if len(costs) == 1 else 0)
         return costs
@@ -448,12 +448,12 @@ def test_what_cannot_be_packed_is_raised_in_the_plan(
     def broken() -> Operation:
         raise ZeroDivisionError
 
-    def plan() -> Generator[list[Any], Outcomes, Any]:
+    async def plan() -> Any:
         made: list[Any] = [lambda: Operation.get(KEY)] * stage
         try:
-            list((yield [*made, broken, *made]))
+            list(await Together([*made, broken, *made]))
         except ZeroDivisionError:
-            return (yield from get(KEY))
+            return await get(KEY)
 
     if is_sync:
         assert runner.run(plan()) == [b"value"]
@@ -470,8 +470,8 @@ def test_what_is_made_late_is_made_in_the_task_s_context(runner: Runner) -> None
         seen.append(marker.get())
         return Operation.get(KEY)
 
-    def plan() -> Generator[list[Any], Outcomes, Any]:
-        return len(list((yield [make_one, make_one])))
+    async def plan() -> Any:
+        return len(list(await Together([make_one, make_one])))
 
     async def one(value: str) -> int:
         marker.set(value)
@@ -492,8 +492,8 @@ def test_an_operation_beside_others_lengthens_no_deadline(
     """However many connections there are, a silent service costs one deadline."""
     beside = Operation.get("bWFya2Vy")._replace(is_beside=True)
 
-    def plan() -> Generator[list[Operation], Outcomes, Any]:
-        return list((yield [beside, *[Operation.get(KEY)] * count]))
+    async def plan() -> Any:
+        return list(await Together([beside, *[Operation.get(KEY)] * count]))
 
     def late() -> float:
         with scripted(after_request(Peer.stall)) as server:
@@ -518,9 +518,9 @@ def test_a_later_step_has_what_is_left_of_a_many_call_s_time(make: Callable[...,
         peer.request()
         peer.send(reply(200, b"last"))
 
-    def plan() -> Generator[Any, Any, Any]:
-        list((yield [Operation.get(KEY)] * 3))
-        return (yield Operation.get(KEY))
+    async def plan() -> Any:
+        list(await Together([Operation.get(KEY)] * 3))
+        return await Operation.get(KEY)
 
     for is_sync in (True, False):
         with scripted(slow_then_quick) as server:
