@@ -30,7 +30,7 @@ from . import compressors, serializers
 from .compressors import Compressor
 from .exceptions import StoredValueError
 from .interrupts import is_raised_by_signal_handler
-from .registry import Coded, is_foreign
+from .registry import FOREIGN, Coded
 from .serializers import Serializer
 
 _HEADER = struct.Struct("!3sBHH4sQQQI")
@@ -79,7 +79,8 @@ class _Signer:
 
     def sign(self, wire_key: str, header: bytes | bytearray, body: memoryview) -> bytes:
         inner = self._inner.copy()
-        inner.update(_sized(wire_key.encode()) + header)
+        key = wire_key.encode()
+        inner.update(len(key).to_bytes(4) + key + header)
         inner.update(body)
         outer = self._outer.copy()
         outer.update(inner.digest())
@@ -106,6 +107,7 @@ class Envelope:
         self._signer = signers[0]
         self._signers = {signer.id: signer for signer in signers}
         self._serializer = serializer
+        self._codecs = {serializer.code: serializer.codec}
         self._compressor = compressor
         self._compress_min_bytes = compress_min_bytes
 
@@ -175,15 +177,22 @@ class Envelope:
 
     def load(self, stored: Stored) -> Any:
         """Return the value; StoredValueError when this process cannot make it again."""
-        codec = serializers.by_code(stored.serializer, self._serializer)
-        payload = stored.body if stored.compressor == _UNCOMPRESSED else self._inflated(stored)
+        codec = self._codecs.get(stored.serializer) or self._codec(stored.serializer)
+        payload: Any = stored.body
+        if stored.compressor != _UNCOMPRESSED:
+            payload = self._inflated(stored)
         try:
-            return codec.loads(_argument(stored.serializer, payload))
+            # Ours take the received buffer, others get bytes.
+            return codec.loads(payload if stored.serializer < FOREIGN else bytes(payload))
         except Exception as error:
             if is_raised_by_signal_handler(error):
                 raise
             failure = type(error).__name__
         raise StoredValueError(f"a stored value could not be loaded ({failure})")
+
+    def _codec(self, code: int) -> Serializer:
+        codec = self._codecs[code] = serializers.by_code(code, self._serializer)
+        return codec
 
     def _compressed(self, payload: bytes) -> tuple[int, bytes]:
         if self._compressor is not None and self._compress_min_bytes <= len(payload):
@@ -201,7 +210,8 @@ class Envelope:
         if stored.length > INFLATED_LIMIT:
             raise StoredValueError("a stored value inflates to more than is accepted")
         try:
-            inflated = codec.decompress(_argument(stored.compressor, stored.body), stored.length)
+            body: Any = stored.body if stored.compressor < FOREIGN else bytes(stored.body)
+            inflated = codec.decompress(body, stored.length)
         except Exception as error:
             if is_raised_by_signal_handler(error):
                 raise
@@ -211,11 +221,6 @@ class Envelope:
                 return inflated
             failure = "wrong length"
         raise StoredValueError(f"a stored value could not be inflated ({failure})")
-
-
-def _argument(code: int, data: Any) -> Any:
-    """Return what a codec is given: ours take the received buffer, others get ``bytes``."""
-    return bytes(data) if is_foreign(code) else data
 
 
 def _sized(data: bytes) -> bytes:

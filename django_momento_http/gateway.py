@@ -52,37 +52,34 @@ class Gateway:
 
     # Sending
 
-    def is_alone(self, method: str) -> bool:
-        """Whether nothing goes beside an operation of this method: ask once."""
-        return not self._owed.is_any and (method == "DELETE" or not self._marker.is_due())
-
     async def one(self, operation: Operation) -> Outcome:
         """Return the outcome of an operation."""
-        if self.is_alone(operation.method):
-            alone: Outcome = await operation
-            return alone
-        return await self.accompanied(operation)
+        is_due = operation.method != "DELETE" and self._marker.is_due()
+        if is_due or self._owed.is_any:
+            return await self.accompanied(operation, is_due=is_due)
+        return await operation
 
-    async def accompanied(self, operation: Operation) -> Outcome:
-        """Return the outcome of an operation that is not alone."""
-        [(_, outcome)] = await self._together(operation.method, [operation], [operation.key])
+    async def accompanied(self, operation: Operation, *, is_due: bool) -> Outcome:
+        """Return the outcome of an operation beside which something goes, the marker if due."""
+        together = self._together(operation.method, [operation], [operation.key], is_due=is_due)
+        [(_, outcome)] = await together
         return outcome
 
     async def all(self, method: str, operations: Sequence[Asked], keys: Sequence[str]) -> Outcomes:
         """Return the outcomes of operations of one method on these keys, as they come."""
         if not operations:
             return ()
-        if self.is_alone(method):
-            outcomes: Outcomes = await Together(operations)
-            return outcomes
-        return await self._together(method, operations, keys)
+        is_due = method != "DELETE" and self._marker.is_due()
+        if is_due or self._owed.is_any:
+            return await self._together(method, operations, keys, is_due=is_due)
+        return await Together(operations)
 
     async def _together(
-        self, method: str, operations: Sequence[Asked], keys: Sequence[str]
+        self, method: str, operations: Sequence[Asked], keys: Sequence[str], *, is_due: bool
     ) -> Outcomes:
         """Return the outcomes once what came beside them was taken in."""
         clear = self._claimed_clear()
-        is_due = clear is not None or (method != "DELETE" and self._marker.is_due())
+        is_due |= clear is not None
         looks = self._marker.looks() if is_due else []
         debts = self._due(len(operations), keys)
         payments = [Operation("GET", debt.key, is_beside=True) for debt in debts]

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 T = TypeVar("T")
 
 # Codes travel in 16 bits; the upper half is for codecs that are not ours.
-_FOREIGN = 0x8000
+FOREIGN = 0x8000
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,6 @@ class Coded(Generic[T]):
     code: int
     name: str
     codec: T
-
-
-def is_foreign(code: int) -> bool:
-    """Whether the codec of this number is not one of ours."""
-    return code >= _FOREIGN
 
 
 class Registry(Generic[T]):
@@ -67,7 +62,7 @@ class Registry(Generic[T]):
         if "." not in spec:
             known = ", ".join(repr(name) for name in self._built_in)
             raise ValueError(f"{spec!r} is neither one of {known} nor a dotted path to a class")
-        return Coded(_FOREIGN | (zlib.crc32(spec.encode()) & 0x7FFF), spec, self._import(spec))
+        return Coded(FOREIGN | (zlib.crc32(spec.encode()) & 0x7FFF), spec, self._import(spec))
 
     def _import(self, spec: str) -> T:
         try:

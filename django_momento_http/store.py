@@ -49,7 +49,8 @@ class Store:
         self._on_error = OnError(namespace, self._counters, raises=options.on_error == "raise")
         self._can_clear = options.clear_max_age is not None
         values = self._values = Values(space, namespace, wall_clock)
-        max_age = options.clear_max_age or 0.0
+        self._owed, self._age = namespace.owed, values.age
+        max_age = self._max_age = options.clear_max_age or 0.0
         marker = Marker(namespace, max_age, values, self._on_error, clock, wall_clock)
         self._gateway = Gateway(self._client, namespace, marker, values)
         self._writer = Writer(namespace, self._gateway, values, self._on_error)
@@ -79,13 +80,13 @@ class Store:
 
     async def get(self, key: str, default: Any) -> Any:
         """Return the value, or the default."""
-        asked = Operation.get(key)
-        # As one() does, without a generator of its own: this is the method that is called most.
-        outcome = (
-            await asked
-            if self._gateway.is_alone("GET")
-            else (await self._gateway.accompanied(asked))
-        )
+        asked = Operation("GET", key)
+        # As the gateway does, in fewer steps: this is the method that is called most.
+        is_due = self._age.is_due(self._max_age)
+        if is_due or self._owed.is_any:
+            outcome = await self._gateway.accompanied(asked, is_due=is_due)
+        else:
+            outcome = await asked
         errors: list[MomentoError] = []
         value = self._values.value(key, outcome, errors)
         if errors:

@@ -40,11 +40,18 @@ class Values:
 
     def value(self, key: str, outcome: Outcome, errors: list[MomentoError]) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""
-        found = self.opened(key, outcome)
-        if isinstance(found, Stored):
-            return self.load(found, errors)
-        if found is not None:
-            errors.append(found)
+        if outcome is None:
+            return MISSING
+        if isinstance(outcome, MomentoError):
+            errors.append(outcome)
+            return MISSING
+        try:
+            stored = self.envelope.open(key, outcome, self._wall_clock())
+            is_current = stored.generation == self._generation.current and self.age.is_known
+            if is_current or self._is_served(stored):
+                return self.envelope.load(stored)
+        except StoredValueError as error:
+            errors.append(error.with_traceback(None))
         return MISSING
 
     def opened(self, key: str, outcome: Outcome) -> Stored | MomentoError | None:
@@ -52,11 +59,13 @@ class Values:
         stored = self._verified(key, outcome)
         if not isinstance(stored, Stored):
             return stored
+        return stored if self._is_served(stored) else None
+
+    def _is_served(self, stored: Stored) -> bool:
+        if self._serves_all:
+            return True
         # Before the marker could be read, nothing can be said of a value.
-        is_served = self._serves_all or (
-            self.age.is_known and self._generation.accepts(stored.generation)
-        )
-        return stored if is_served else None
+        return self.age.is_known and self._generation.accepts(stored.generation)
 
     def load(self, stored: Stored, errors: list[MomentoError]) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""

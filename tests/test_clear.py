@@ -543,6 +543,19 @@ def test_the_marker_is_read_once_an_age(server: RunningServer, max_age: float) -
     assert len(server.requests) == 22
 
 
+@pytest.mark.parametrize("name", ["get", "has_key", "get_many"])
+def test_one_operation_renews_the_copy_early(server: RunningServer, name: str) -> None:
+    """Shortly before the copy is too old one operation reads the marker, and no other need to."""
+    process = Process(server, CLEAR_MAX_AGE=10)
+    argument = ["k"] if name == "get_many" else "k"
+    process.get("k")
+    server.forget_requests()
+    for moment, reads in ((7.9, 0), (8.1, 1), (8.2, 1), (10.1, 1), (16.2, 2)):
+        process.now = moment
+        getattr(process, name)(argument)
+        assert len(marker_requests(server)) == reads
+
+
 def test_many_keys_are_one_marker_read(server: RunningServer, make_cache: Make) -> None:
     """A call of many keys reads the marker once."""
     make_cache().get_many([f"k{number}" for number in range(10)])
