@@ -34,6 +34,17 @@ __all__ = [
 ]
 
 
+# What to do where the kind says more than the class.
+_ADVICE = {
+    "internal": "This is not the network: a time limit of this process, or an error in what"
+    " instruments requests; if it is neither, report it",
+    "no_time": "Raise REQUEST_TIMEOUT, or ask for less in one call",
+    "pool_timeout": "Raise MAX_CONNECTIONS, or let fewer operations run at once",
+    "token": "Check the callable TOKEN: it must return an API key, and in time",
+    "unusable": "Check ENDPOINT, and what stands between this host and the service",
+}
+
+
 class MomentoError(Exception):
     """Trouble with the service or with what it stores.
 
@@ -49,7 +60,9 @@ class MomentoError(Exception):
     def __init__(self, reason: str = "", *, kind: str = "", elapsed: float = 0.0) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.kind = kind or self.kind
+        if kind:
+            self.kind = kind
+            self.advice = _ADVICE.get(kind, self.advice)
         self.elapsed = elapsed
         self.subject: str = ""
 

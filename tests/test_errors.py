@@ -285,6 +285,25 @@ def test_debug_pages(server: RunningServer, make_cache: Make, trouble: Trouble) 
     assert "Momento cache" in page
 
 
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (TransportError("unexpected Limit", kind="internal"), "not the network"),
+        (TransportError("a 404", kind="unusable"), "ENDPOINT"),
+        (TransportError("closed"), "Check the network"),
+        (TimedOut("late"), "REQUEST_TIMEOUT"),
+        (TimedOut("in use", kind="pool_timeout"), "MAX_CONNECTIONS"),
+        (TimedOut("none left", kind="no_time"), "ask for less"),
+        (AccessDenied("failed", status=401, kind="token"), "callable TOKEN"),
+        (AccessDenied("expired", status=401), "its expiry"),
+    ],
+)
+def test_the_advice_fits_the_trouble(error: MomentoError, word: str) -> None:
+    """Nobody looks at the network for a limit of this process, or for connections of our own."""
+    assert word in str(error)
+    assert ("Check the network" in str(error)) is (error.kind in ("connection", "timeout"))
+
+
 # Some of many
 
 
