@@ -252,12 +252,11 @@ class MomentoClient:
         if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:
             return False
         try:
-            token = self._token.renew(attempt.authorization, attempt.deadline - self.clock())
+            if not self._token.renew(attempt, attempt.deadline - self.clock()):
+                return False
         except AccessDenied:
             return False
-        if token is None:
-            return False
-        attempt.authorization = token
+        attempt.authorization = self._token.known
         attempt.has_new_token = True
         return True
 

@@ -2,14 +2,19 @@
 
 import base64
 import json
+import signal
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from django_momento_http.calls import Call
 from django_momento_http.exceptions import AccessDenied
-from django_momento_http.tokens import TokenSource
+from django_momento_http.tokens import TokenSource, _Renewal
 
 
 class Vendor:
@@ -23,11 +28,23 @@ class Vendor:
         return f"token-{self.count}"
 
 
+def refused(token: str) -> Call:
+    """A request that was refused with this token."""
+    call = Call("GET", "/", None, 0.0, 1.0)
+    call.authorization = token
+    return call
+
+
+def renewed(source: TokenSource, token: str) -> str | None:
+    """Return what the source has in this token's place, None for nothing."""
+    return source.known if source.renew(refused(token), 5) else None
+
+
 def test_a_constant_is_itself_and_never_renewed() -> None:
     """A string is sent as it stands; when it is refused there is no other."""
     source = TokenSource("constant")
     assert source.current(1) == "constant"
-    assert source.renew("constant", 1) is None
+    assert renewed(source, "constant") is None
 
 
 def test_a_callable_is_asked_once_and_again_when_refused() -> None:
@@ -35,7 +52,7 @@ def test_a_callable_is_asked_once_and_again_when_refused() -> None:
     vendor = Vendor()
     source = TokenSource(vendor)
     assert [source.current(5) for _ in range(3)] == ["token-1"] * 3
-    assert source.renew("token-1", 5) == "token-2"
+    assert renewed(source, "token-1") == "token-2"
     assert source.current(5) == "token-2"
     assert vendor.count == 2
 
@@ -45,7 +62,7 @@ def test_one_renewal_serves_all_whose_old_token_was_refused() -> None:
     vendor = Vendor()
     source = TokenSource(vendor)
     source.current(5)
-    assert [source.renew("token-1", 5) for _ in range(5)] == ["token-2"] * 5
+    assert [renewed(source, "token-1") for _ in range(5)] == ["token-2"] * 5
     assert vendor.count == 2
 
 
@@ -59,10 +76,37 @@ def test_threads_refused_together_ask_once() -> None:
 
         def renew(_: int, source: TokenSource = source, start: threading.Barrier = start) -> object:
             start.wait(10)
-            return source.renew("token-1", 5)
+            return renewed(source, "token-1")
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(renew, range(8))) == {"token-2"}
+        assert vendor.count == 2
+
+
+@pytest.fixture
+def busy_switching() -> Iterator[None]:
+    """Threads that overtake each other at every turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("busy_switching")
+def test_who_asks_for_the_first_token_does_not_stop_a_renewal() -> None:
+    """Threads that come for a first token while others have theirs refused all get the second."""
+    for _ in range(150):
+        vendor = Vendor()
+        source = TokenSource(vendor)
+        start = threading.Barrier(8)
+
+        def get(_: int, source: TokenSource = source, start: threading.Barrier = start) -> object:
+            start.wait(10)
+            token = source.current(5)
+            return token if token != "token-1" else renewed(source, token)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(get, range(8))) == {"token-2"}
         assert vendor.count == 2
 
 
@@ -71,16 +115,16 @@ def test_one_who_was_overtaken_by_the_renewal_does_not_ask_again() -> None:
     vendor = Vendor()
     source = TokenSource(vendor)
     source.current(5)
-    source.renew("token-1", 5)
-    assert source._ask("token-1", 5) == "token-2"
-    assert vendor.count == 2
+    renewed(source, "token-1")
+    source._ask(_Renewal(source, vendor, "token-1"), 5)
+    assert (source.known, vendor.count) == ("token-2", 2)
 
 
 def test_a_token_that_did_not_change_is_none() -> None:
     """The refused token is not worth another request."""
     source = TokenSource(lambda: "same")
     source.current(5)
-    assert source.renew("same", 5) is None
+    assert renewed(source, "same") is None
 
 
 def fails() -> str:
@@ -158,14 +202,49 @@ def test_the_repr_does_not_show_the_token(token: object) -> None:
     assert "hunter2" not in repr(source)
 
 
-def test_an_interrupt_while_waiting_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the callable is waited for ends the program, not the token."""
-    source = TokenSource(lambda: "token")
+class Interrupted(Exception):
+    """What the signal handler of these tests raises, besides errors that we know."""
 
-    def interrupted(_: float) -> str:
-        raise KeyboardInterrupt
 
-    assert source._flight is not None
-    monkeypatch.setattr(source._flight, "result", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        source.current(5)
+@pytest.mark.parametrize("kind", [Interrupted, KeyboardInterrupt, TimeoutError, RuntimeError])
+@pytest.mark.parametrize("known", ["", "canarytoken"])
+def test_an_interrupt_while_waiting_comes_out_and_shows_no_token(
+    kind: type[BaseException], known: str
+) -> None:
+    """Whatever a handler raises is the caller's, and no frame that it leaves holds the token."""
+    go, asked = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        asked.set()
+        go.wait(10)
+        return "late"
+
+    def handler(*_: object) -> None:
+        if not over.is_set():
+            over.set()
+            raise kind("time is up")
+
+    def interrupt() -> None:
+        asked.wait(10)
+        # Again, because one may arrive just before the wait begins.
+        while not over.wait(0.02):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    source = TokenSource(hang)
+    source.known = known
+    call, over = refused(known), threading.Event()
+    before = signal.signal(signal.SIGUSR1, handler)
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    try:
+        with pytest.raises(kind) as caught:
+            source.renew(call, 10) if known else source.current(10)
+    finally:
+        over.set()
+        interrupter.join()
+        signal.signal(signal.SIGUSR1, before)
+        go.set()
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)][1:]
+    shown = [repr(frame.f_locals) for frame in frames if "momento" in frame.f_code.co_filename]
+    assert shown
+    assert not [text for text in shown if "canarytoken" in text]
