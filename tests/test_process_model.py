@@ -54,7 +54,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     """All connections to the servers of this process."""
     seen = Wire()
     connection = server_module.Connection
-    made, lost, url = connection.connection_made, connection.connection_lost, connection.on_url
+    made, lost, begun = connection.connection_made, connection.connection_lost, connection.begin
 
     def connection_made(self: Any, transport: Any) -> None:
         seen.opened(self)
@@ -64,13 +64,13 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
         seen.open -= 1
         lost(self, error)
 
-    def on_url(self: Any, part: bytes) -> None:
-        seen.asked(self, part)
-        url(self, part)
+    def begin(self: Any, head: Any) -> None:
+        seen.asked(self, head.target)
+        begun(self, head)
 
     monkeypatch.setattr(connection, "connection_made", connection_made)
     monkeypatch.setattr(connection, "connection_lost", connection_lost)
-    monkeypatch.setattr(connection, "on_url", on_url)
+    monkeypatch.setattr(connection, "begin", begin)
     return seen
 
 

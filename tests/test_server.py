@@ -426,6 +426,28 @@ def test_expired_items_free_their_memory() -> None:
     assert store.items() == {("c", b"alive"): b"v"}
 
 
+def test_the_least_recently_used_items_make_room() -> None:
+    """A full server keeps what was stored or read last, of all caches together."""
+    size = MAX_ITEM // 5
+    with running_server(caches=("one", "two"), max_memory=10 * size + (1 << 19)) as server:
+        for number in range(10):
+            server.put("one" if number % 2 else "two", b"%d" % number, bytes(size))
+        assert ask(server, "GET", "/cache/two?key=0").status == 200
+        server.put("one", b"new", bytes(size))
+        server.put("two", b"new", bytes(size))
+        kept = [int(key) for _, key in server.items if key != b"new"]
+        assert kept == [3, 4, 5, 6, 7, 8, 9, 0]
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_memory": MAX_ITEM}, {"max_connections": 0}, {"idle_timeout": 0}], ids=str
+)
+def test_refuses_limits_that_let_nothing_through(limit: dict[str, int]) -> None:
+    """A bound under which no item, connection or request would fit is refused at once."""
+    with pytest.raises(ValueError, match=next(iter(limit))):
+        Config(**limit)
+
+
 # HTTP
 
 
@@ -534,7 +556,8 @@ def test_does_not_ask_for_a_body_in_vain(
         b"GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",  # no Host
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
         b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS

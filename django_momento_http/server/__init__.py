@@ -5,19 +5,24 @@ Run it with ``python -m django_momento_http.server``, or inside a test with
 limits, and faults on demand. It imports nothing of ours, so that client and server cannot share a
 mistake, and knows nothing of Django.
 
-Read ``service`` first (what is answered), then ``connection`` (how it travels).
+Read ``service`` first (what is answered), then ``connection`` (how it travels). Whatever clients
+do, it holds ``--max-memory`` of items and less than 64 MB beside them.
 Imports point down, and never sideways::
 
-    __main__                    the command
-    connection   rendering      how it travels: sockets, bytes of HTTP
-    service                     what is answered
-    target   faults             what a request asks for; how an answer misbehaves
-    limits   store   messages   configuration; items; what the rooms hand each other
+    __main__                           the command
+    listener                           the socket that listens; who may stay
+    connection                         one request and one answer at a time
+    reader   sender   rendering        bytes to requests, answers to bytes
+    service                            what is answered
+    target   faults   store            what a request asks for; how an answer misbehaves; items
+    limits   messages                  configuration; what the rooms hand each other
+    memory   patience                  with how much memory, for how long
 """
 
-from .connection import Connection, Server
+from .connection import Connection
 from .faults import Fault, Faults
 from .limits import MAX_ITEM, Config, TokenBucket
+from .listener import Server
 from .messages import Exchange, Request
 from .service import Service
 from .store import Store

@@ -5,10 +5,18 @@ import asyncio
 import signal
 import sys
 
-from .connection import Server
 from .limits import Config
+from .listener import Server
 from .messages import Request
 from .service import Service
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MB = 1024 * 1024
+_OWN_FILES = 24  # streams, the event loop's, the listener's, and a few to spare
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--ops-per-second", type=float, metavar="N", help="answer 429 above this rate")
     add("--fail-rate", type=float, default=0.0, metavar="P", help="share of failed requests, 0-1")
     add("--fail-status", type=int, metavar="STATUS", help="(%(default)s)")
+    add("--max-memory", type=int, metavar="MB", help="for items, oldest go first (%(default)s)")
+    add("--max-connections", type=int, metavar="N", help="answer 503 beyond (%(default)s)")
+    add("--idle-timeout", type=float, metavar="S", help="end slower connections (%(default)s)")
     add("-v", "--verbose", action="store_true", help="log one line per request")
-    parser.set_defaults(max_ttl=Config.max_ttl, fail_status=Config.fail_status)
+    parser.set_defaults(
+        max_ttl=Config.max_ttl,
+        fail_status=Config.fail_status,
+        max_memory=Config.max_memory // _MB,
+        max_connections=min(Config.max_connections, _descriptors()),
+        idle_timeout=Config.idle_timeout,
+    )
     return parser
 
 
@@ -58,7 +75,17 @@ def _config(options: argparse.Namespace) -> Config:
         ops_per_second=options.ops_per_second,
         fail_rate=options.fail_rate,
         fail_status=options.fail_status,
+        max_memory=options.max_memory * _MB,
+        max_connections=options.max_connections,
+        idle_timeout=options.idle_timeout,
     )
+
+
+def _descriptors() -> int:
+    """Return how many connections this process may have open beside what it needs itself."""
+    if resource is None:
+        return Config.max_connections
+    return max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OWN_FILES, 1)
 
 
 async def _serve(config: Config, options: argparse.Namespace) -> None:

@@ -1,219 +1,274 @@
-"""How requests and answers travel: connections, and the socket that listens for them.
+"""How requests and answers travel over one connection. What is answered, the service says.
 
-It knows nothing of keys and items: what is answered, the service says.
+Whatever the peer does, a connection holds little: one request and one answer at a time, and a few
+KiB that it has read ahead. Larger bodies wait for room that all connections share.
 """
 
 import asyncio
-from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
-import httptools
-
-from .messages import Exchange, Refused, Reply
+from .limits import MAX_ITEM
+from .memory import Allowance, Share
+from .messages import Answer, Exchange, Refused, Reply
+from .patience import Patience
+from .reader import MAX_HEAD, Head, Malformed, Reader
 from .rendering import render
+from .sender import Sender
 from .service import Service
 
-# Enough for any key that Django makes; more than common load balancers accept.
-_MAX_HEAD = 64 * 1024
-_MALFORMED = Reply(Refused(400, "Malformed HTTP request").answer)
+# What a connection may hold without asking: read ahead, of a head, or of a body.
+_SMALL = 8 * 1024
+# For longer heads, of all connections; each is held as it arrives, and then as path and key.
+_LONG_HEAD = 2 * MAX_HEAD
+_LONG_HEADS = 64 * _LONG_HEAD
+# For larger bodies that are arriving, of all connections: three items at once.
+_BODIES = 16 * 1024 * 1024
+_BUFFER = 256 * 1024
+_MALFORMED = Refused(400, "Malformed HTTP request").answer
+_TIMED_OUT = Refused(408, "The request took longer to arrive than --idle-timeout says").answer
+_FULL = Refused(503, "No more connections: --max-connections says how many").answer
 
 
-class Connection(asyncio.Protocol):
+@dataclass(eq=False)
+class Shared:
+    """What all connections of a server have in common."""
+
+    service: Service
+    clock: Callable[[], float]
+    connections: set["Connection"] = field(default_factory=set)
+    heads: Allowance = field(default_factory=lambda: Allowance(_LONG_HEADS))
+    bodies: Allowance = field(default_factory=lambda: Allowance(_BODIES))
+    # asyncio fills it and hands it to the one connection that reads: one is enough for all.
+    buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER))
+
+    def is_full(self) -> bool:
+        """Say whether there is room for no other; one whose peer has left makes room."""
+        if len(self.connections) < self.service.config.max_connections:
+            return False
+        left = next((other for other in self.connections if other.has_left()), None)
+        if left is None:
+            return True
+        self.connections.discard(left)
+        left.abort()
+        return False
+
+
+class Connection(asyncio.BufferedProtocol):
     """HTTP/1.1 over one connection: keep-alive, pipelining, chunks, Expect; answers in order."""
 
-    def __init__(self, service: Service, open_connections: set["Connection"]) -> None:
-        self._service = service
-        self._open = open_connections
-        self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._service = shared.service
+        self._patience = Patience(shared.clock)
+        self._reader = Reader(self)
         self._transport: asyncio.Transport
-        self._out: list[bytes] = []  # to be sent with the next write
-        self._late: deque[bytes] = deque()  # held back, each with a timer of its own
-        self._due = 0.0
-        self._ending = False  # no further request is read; close when all is sent
-        self._exchange: Exchange
-        self._unfinished = 0  # bytes since the parser last got anywhere
-        self.on_message_begin()
+        self._sender: Sender
+        self._exchange: Exchange | None = None  # whose body is arriving
+        self._expects = False
+        self._body = BytesIO()
+        # Whoever waits for room for a body has it for the head, never the other way round.
+        self._head_room = Share(shared.heads, self._go_on_after_waiting)
+        self._body_room = Share(shared.bodies, self._continue)
+        self._unread = b""  # behind the request that is being answered
+        self._is_ending = False  # no further request is read; close when all is sent
+        self._is_half_closed = False  # by the peer, which may still wait for answers
 
     # Called by asyncio.
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
+        """Begin, unless there are too many."""
         self._transport = transport
-        self._open.add(self)
+        self._sender = Sender(transport, self._service.store, self._patience, self._go_on)
+        if self._shared.is_full():
+            self._refuse(_FULL)
+            self._close_when_done()
+        else:
+            self._shared.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End."""
-        self._open.discard(self)
+        self._shared.connections.discard(self)
+        self._sender.stop()
+        self._forget_request()
+        self._unread = b""
 
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, whose callbacks below collect the answers, and send them together."""
-        if self._ending:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Lend the common buffer: all of it for a body, a little for what may have to be kept."""
+        size = _SMALL - len(self._unread)
+        if not self._is_busy():
+            size = max(size, self._reader.body_left)
+        return memoryview(self._shared.buffer)[:size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle what has arrived, or keep it until the answer before it has left."""
+        if self._is_ending:
             return
-        self._unfinished += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._ending = True  # answered as if no upgrade had been asked for
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours: asyncio reports it and closes this connection
-        except httptools.HttpParserError:
-            self._refuse_malformed()
-        if self._unfinished > _MAX_HEAD:
-            self._refuse_malformed()
-        self._flush()
+        if not self._is_busy():
+            self._read(self._shared.buffer, nbytes)
+        else:
+            self._unread += self._shared.buffer[:nbytes]
+        if len(self._unread) >= _SMALL:
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Keep the connection while answers are held back."""
-        self._ending = True
-        return bool(self._late)
+        """Keep the connection while there is something to answer."""
+        self._is_half_closed = True
+        self._patience.start()  # who has left altogether says no more than this
+        return self._is_busy()
 
     def pause_writing(self) -> None:
         """Read no further requests while the peer does not read its answers."""
-        self._transport.pause_reading()
+        self._sender.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._transport.resume_reading()
+        self._sender.resume()
+
+    # Called by the server.
 
     def abort(self) -> None:
         """Close without sending what is left."""
         self._transport.abort()
 
-    # Called by the parser.
-
-    def on_message_begin(self) -> None:
-        """Forget the request before."""
-        self._target = b""
-        self._token = b""
-        self._length = 0
-        self._has_host = self._expects = False
-        self._body: list[bytes] = []
-        self._received = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Collect the target, which may come in pieces."""
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Note the four headers that matter."""
-        name = name.lower()
-        if name == b"host":
-            self._has_host = True
-        elif name == b"authorization":
-            self._token = value
-        elif name == b"content-length":
-            self._length = int(value)
-        elif name == b"expect":
-            self._expects = value.lower() == b"100-continue"
-
-    def on_headers_complete(self) -> None:
-        """Decide what the head decides, and ask for the body of a client that waits for that."""
-        self._unfinished = 0
-        if not self._has_host and self._parser.get_http_version() == "1.1":
-            self._refuse_malformed()
-        if self._ending:
-            return
-        method = self._parser.get_method().decode()
-        self._exchange = self._service.admit(method, self._target, self._token, self._length)
-        if not self._expects:
-            return
-        if self._exchange.refusal is None:
-            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def end(self) -> None:
+        """Close; a peer that is in the middle of a request is told why."""
+        if self._reader.is_between or self._is_ending or self._is_busy():
+            self.abort()
         else:
-            self._answer(close=True)
+            self._refuse(_TIMED_OUT)
+            self._close_when_done()
 
-    def on_body(self, data: bytes) -> None:
-        """Keep the body of a PUT, up to the limit; read past everything else."""
-        self._unfinished = 0
-        if self._ending or self._exchange.refusal is not None or self._exchange.method != "PUT":
+    def has_left(self) -> bool:
+        """Say whether the peer has closed its side; it may still wait for an answer."""
+        return self._is_half_closed
+
+    def keeps_waiting(self, seconds: float) -> bool:
+        """Say whether the peer has kept the server waiting for so long."""
+        return self._patience.is_over(seconds)
+
+    # Called by the reader.
+
+    def begin(self, head: Head) -> None:
+        """Decide what the head decides, and make room for the body or ask for it."""
+        answer = self._refusal(head)
+        if answer is not None:
+            self._refuse(answer)
+        if self._is_ending:
             return
-        self._received += len(data)
-        self._body.append(data)
-        self._service.weigh(self._exchange, self._received)
+        self._expects = head.expects
+        self._exchange = self._service.admit(head.method, head.target, head.token, head.length)
         if self._exchange.refusal is not None:
-            self._body.clear()
-
-    def on_message_complete(self) -> None:
-        """Answer."""
-        self._unfinished = 0
-        if not self._ending:
-            self._answer(close=not self._parser.should_keep_alive())
-
-    # Sending.
-
-    def _answer(self, *, close: bool) -> None:
-        reply = self._service.reply(self._exchange, b"".join(self._body))
-        payload = render(reply, close=close, bodiless=self._exchange.method == "HEAD")
-        self._send(payload, reply.delay)
-        self._ending = close or reply.drop is not None
-
-    def _refuse_malformed(self) -> None:
-        if not self._ending:
-            self._send(render(_MALFORMED, close=True, bodiless=False))
-            self._ending = True
-
-    def _send(self, payload: bytes, delay: float = 0.0) -> None:
-        if not self._late and delay <= 0:
-            self._out.append(payload)
+            if self._expects:
+                self._answer(self._exchange, close=True)
             return
-        # Never before the answer ahead of it: timers fire in order, and each sends the oldest.
-        self._due = max(self._due, self._loop.time() + delay)
-        self._late.append(payload)
-        self._loop.call_at(self._due, self._send_late)
+        needed = self._needed(head)
+        if needed:
+            self._wait_for(self._body_room, needed)
+        if self._expects and not self._body_room.is_awaited:
+            self._ask_for_body()
 
-    def _send_late(self) -> None:
-        self._out.append(self._late.popleft())
-        self._flush()
+    def take(self, data: bytes) -> None:
+        """Keep the body of a PUT, up to the limit; read past everything else."""
+        exchange = self._exchange
+        if exchange is None or exchange.refusal is not None or exchange.method != "PUT":
+            return
+        self._body.write(data)
+        self._service.weigh(exchange, self._body.tell())
+        if exchange.refusal is not None:
+            self._forget_body()
 
-    def _flush(self) -> None:
-        if self._out and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        if self._ending and not self._late:
+    def finish(self, *, keep_alive: bool) -> None:
+        """Answer."""
+        if self._exchange is not None:
+            self._answer(self._exchange, close=not keep_alive)
+
+    # Inside.
+
+    def _is_busy(self) -> bool:
+        is_waiting = self._head_room.is_awaited or self._body_room.is_awaited
+        return is_waiting or self._sender.is_busy
+
+    def _read(self, data: bytes | bytearray, end: int) -> None:
+        """Handle one request after the other; keep what is behind one that takes a while."""
+        position = 0
+        while position < end and not self._is_ending and not self._is_busy():
+            if self._reader.is_between:
+                self._patience.start()
+            try:
+                position = self._reader.step(data, position, end)
+            except Malformed:
+                self._refuse(_MALFORMED)
+                break
+            if self._reader.head_size > _SMALL and not self._head_room.size:
+                self._wait_for(self._head_room, _LONG_HEAD)
+        self._unread = b"" if self._is_ending else bytes(data[position:end])
+        self._close_when_done()
+
+    def _go_on(self) -> None:
+        """Handle what has arrived meanwhile."""
+        unread, self._unread = self._unread, b""
+        self._read(unread, len(unread))
+        if not self._is_half_closed and len(self._unread) < _SMALL:
+            self._transport.resume_reading()
+
+    def _close_when_done(self) -> None:
+        if not self._is_busy() and (self._is_ending or self._is_half_closed):
             self._transport.close()
 
+    def _refusal(self, head: Head) -> Answer | None:
+        return _MALFORMED if head.is_malformed else None
 
-class Server:
-    """Listens in the running event loop and can be stopped without leaving anything behind."""
+    def _needed(self, head: Head) -> int:
+        """Return how much room the body needs beside what every connection has."""
+        if head.method != "PUT":
+            return 0
+        length = MAX_ITEM if head.is_chunked else head.length
+        return length if length > _SMALL else 0
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._connections: set[Connection] = set()
-        self._listener: asyncio.Server
-        self.endpoint = ""
+    def _wait_for(self, room: Share, size: int) -> None:
+        room.take(size)
+        if room.is_awaited:
+            self._patience.stop()
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 picks a free one."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: Connection(self._service, self._connections), host, port, backlog=1024
-        )
-        bound = self._listener.sockets[0].getsockname()[1]
-        self.endpoint = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    def _go_on_after_waiting(self) -> None:
+        self._patience.start()
+        self._go_on()
 
-    async def stop(self) -> None:
-        """Close the listener and every connection."""
-        await self._stop_accepting()
-        for connection in list(self._connections):
-            connection.abort()
-        # An aborted transport says connection_lost in the loop's next rounds.
-        for _ in range(10):
-            if not self._connections:
-                break
-            await asyncio.sleep(0)
-        await self._listener.wait_closed()
+    def _continue(self) -> None:
+        """Receive the body, for which there is room now."""
+        if self._expects:
+            self._ask_for_body()
+        self._go_on_after_waiting()
 
-    async def _stop_accepting(self) -> None:
-        """Close the listener once the connections that were just accepted are set up.
+    def _ask_for_body(self) -> None:
+        self._sender.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-        asyncio leaks the sockets of those that it is still setting up when the listener closes.
-        """
-        loop = asyncio.get_running_loop()
-        for listening in self._listener.sockets:
-            with suppress(NotImplementedError):  # Windows
-                loop.remove_reader(listening.fileno())
-        for _ in range(5):
-            await asyncio.sleep(0)
-        self._listener.close()
+    def _forget_request(self) -> None:
+        self._exchange = None
+        self._head_room.give_back()
+        self._forget_body()
+
+    def _forget_body(self) -> None:
+        if self._body.tell():
+            self._body = BytesIO()
+        self._body_room.give_back()
+
+    def _answer(self, exchange: Exchange, *, close: bool) -> None:
+        reply = self._service.reply(exchange, self._body.getvalue())
+        self._forget_request()
+        self._is_ending = close or reply.drop is not None
+        head, body = render(reply, close=close, bodiless=exchange.method == "HEAD")
+        if reply.delay > 0:
+            self._sender.send_late(reply.delay, head, body, reply.answer.item)
+        else:
+            self._sender.send(head, body, reply.answer.item)
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer something that is no request for the service, and end."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._forget_request()
+            self._sender.send(*render(Reply(answer), close=True, bodiless=False))

@@ -5,12 +5,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
+@dataclass(slots=True, eq=False)
+class Item:
+    """A value that is or was stored, and how many answers are sending it."""
+
+    value: bytes
+    expires: float
+    size: int  # of what it costs to keep
+    is_stored: bool = True
+    readers: int = 0
+
+
 class Answer(NamedTuple):
-    """What a request is answered with."""
+    """What a request is answered with; ``item`` is where the body is stored, if it is."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+    item: Item | None = None
 
 
 class Reply(NamedTuple):

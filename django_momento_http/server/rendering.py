@@ -6,18 +6,18 @@ from http.client import responses
 from .messages import Reply
 
 
-def render(reply: Reply, *, close: bool, bodiless: bool) -> bytes:
-    """Return the bytes to send, cut where the reply says so."""
-    status, body, headers = reply.answer
+def render(reply: Reply, *, close: bool, bodiless: bool) -> tuple[bytes, bytes]:
+    """Return the head and the body to send, cut where the reply says so."""
+    status, body, headers, _ = reply.answer
     if reply.drop in ("before", "after"):
-        return b""
+        return b"", b""
     bodiless = bodiless or _is_bodiless(status)
     if reply.drop == "body" and not bodiless:
-        return _head(status, len(body) + 1, headers, close=close) + body
+        return _head(status, len(body) + 1, headers, close=close), body
     head = _head(status, len(body), headers, close=close)
     if reply.drop:
-        return head[: len(head) // 2]
-    return head if bodiless else head + body
+        return head[: len(head) // 2], b""
+    return head, b"" if bodiless else body
 
 
 def _is_bodiless(status: int) -> bool:

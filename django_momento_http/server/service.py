@@ -13,6 +13,7 @@ from .target import read_key, read_target, read_ttl
 _NO_CONTENT = Answer(204)
 _KEY_NOT_FOUND = Refused(404, "Key Not Found").answer
 _TOO_LARGE = Refused(400, f"Key and value may have {MAX_ITEM} bytes together").answer
+_NO_MEMORY = Refused(500, "Answers that nobody takes hold all of this server's memory").answer
 
 
 class Service:
@@ -26,9 +27,9 @@ class Service:
         chance: Callable[[], float] = random.random,
         observer: Callable[[Request], object] | None = None,
     ) -> None:
-        self.store = Store(config.caches, clock)
+        self.config = config
+        self.store = Store(config.caches, clock, config.max_memory)
         self.faults = Faults()
-        self._config = config
         self._bucket = TokenBucket(config.ops_per_second, clock) if config.ops_per_second else None
         self._chance = chance
         self._observer = observer
@@ -54,10 +55,10 @@ class Service:
     def reply(self, exchange: Exchange, value: bytes) -> Reply:
         """Carry out a request whose body has arrived, with the fault that waits for it."""
         fault = self.faults.take(exchange)
-        if fault is None and self._config.fail_rate > self._chance():
-            fault = Fault(status=self._config.fail_status, body=b"Failed as --fail-rate asks")
+        if fault is None and self.config.fail_rate > self._chance():
+            fault = Fault(status=self.config.fail_status, body=b"Failed as --fail-rate asks")
         if fault is None:
-            reply = Reply(self._perform(exchange, value), self._config.latency)
+            reply = Reply(self._perform(exchange, value), self.config.latency)
         else:
             reply = self._misbehave(fault, exchange, value)
         if self._observer is not None:
@@ -69,9 +70,9 @@ class Service:
         text = token.decode(errors="replace")
         if not text:
             raise Refused(401, "A token is needed, in the Authorization header or as token")
-        if text == self._config.read_only_token:
+        if text == self.config.read_only_token:
             return False
-        if self._config.token not in (None, text):
+        if self.config.token not in (None, text):
             raise Refused(401, "The token is not valid")
         return True
 
@@ -79,7 +80,7 @@ class Service:
         self, exchange: Exchange, parameters: Mapping[bytes, bytes], *, may_write: bool
     ) -> None:
         if exchange.method == "PUT":
-            exchange.ttl_seconds = read_ttl(parameters, self._config.max_ttl)
+            exchange.ttl_seconds = read_ttl(parameters, self.config.max_ttl)
         if exchange.method != "GET" and not may_write:
             raise Refused(403, "The token may only read")
         if exchange.cache not in self.store:
@@ -92,11 +93,11 @@ class Service:
             return exchange.refusal
         if exchange.method == "GET":
             found = self.store.get(exchange.cache, exchange.key)
-            return _KEY_NOT_FOUND if found is None else Answer(200, found)
-        if exchange.ttl_seconds is not None:
-            self.store.put(exchange.cache, exchange.key, value, exchange.ttl_seconds)
-        else:
+            return _KEY_NOT_FOUND if found is None else Answer(200, found.value, item=found)
+        if exchange.ttl_seconds is None:
             self.store.delete(exchange.cache, exchange.key)
+        elif not self.store.put(exchange.cache, exchange.key, value, exchange.ttl_seconds):
+            return _NO_MEMORY
         return _NO_CONTENT
 
     def _misbehave(self, fault: Fault, exchange: Exchange, value: bytes) -> Reply:
@@ -107,7 +108,7 @@ class Service:
             if fault.status is None:
                 answer = true_answer
         answer = answer._replace(headers=answer.headers + fault.headers)
-        return Reply(answer, self._config.latency + fault.delay, fault.drop)
+        return Reply(answer, self.config.latency + fault.delay, fault.drop)
 
 
 def _record(exchange: Exchange, value: bytes, reply: Reply) -> Request:
