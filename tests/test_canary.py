@@ -359,7 +359,7 @@ def leak_a_target(watch: Watch) -> None:
         port = int(server.endpoint.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as sock:
             target = f"/cache/default-cache?key=a&token={TOKEN}"
-            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert sock.recv(100).startswith(b"HTTP/1.1 404")
 
 

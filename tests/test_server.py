@@ -86,7 +86,7 @@ def talk(server: RunningServer, data: bytes) -> bytes:
 
 def raw(method: str, target: str, *lines: str, body: bytes = b"", end: bool = False) -> bytes:
     """Spell a request of the right token."""
-    fields = ["Host: x", "Authorization: test-token", *lines]
+    fields = ["Host: localhost", "Authorization: test-token", *lines]
     if end:
         fields.append("Connection: close")
     if body:
@@ -303,7 +303,8 @@ def test_a_read_only_token_only_reads(server: RunningServer, method: str, status
     [
         ("GET", "/cache/default%2Dcache?key=a", 200),
         ("GET", "/cache/%64efault-cache?key=a", 200),
-        ("GET", "http://elsewhere/cache/default-cache?key=a", 200),
+        ("GET", "http://localhost/cache/default-cache?key=a", 200),
+        ("GET", "http://elsewhere/cache/default-cache?key=a", 421),
         ("GET", "/cache/other?key=a", 404),
         ("GET", "/cache/a%20b?key=a", 400),
         ("GET", "/cache/a%2Fb?key=a", 400),
@@ -511,7 +512,9 @@ def test_keeps_connections(
 ) -> None:
     """Connections are kept as HTTP's versions and the Connection header say."""
     line = f"Connection: {connection}\r\n" if connection else ""
-    head = f"GET {A_KEY} HTTP/{version}\r\nHost: x\r\nAuthorization: test-token\r\n{line}\r\n"
+    head = (
+        f"GET {A_KEY} HTTP/{version}\r\nHost: localhost\r\nAuthorization: test-token\r\n{line}\r\n"
+    )
     answers = talk(server, head.encode() + raw("GET", f"{CACHE}?key=b", end=True))
     assert answers.count(b"Key Not Found") == (2 if stays else 1)
     assert answers.count(b"Connection: close") == 1
@@ -554,12 +557,15 @@ def test_does_not_ask_for_a_body_in_vain(
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",  # no Host
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        ),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
-        b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"PUT / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
     ],
 )

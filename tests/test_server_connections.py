@@ -1,14 +1,16 @@
-"""For how long the local server talks to its peers, and with how many at once."""
+"""Whom the local server talks to, for how long, and with how many at once."""
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection
 
 import pytest
 
 from django_momento_http.server import MAX_ITEM, Config, Fault, Server, Service
+from django_momento_http.server.hosts import names_of
 from django_momento_http.testing import RunningServer, running_server
 from tests.test_server import (
     A_KEY,
@@ -21,11 +23,119 @@ from tests.test_server import (
     read_to_end,
     running_command,
     stop,
+    talk,
 )
 
 IDLE = 60.0  # seconds, by a clock that a test holds
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LARGE = MAX_ITEM - 1
+
+
+# By which name it is called, and by whom
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 404),
+        ("LocalHost:8400", 404),
+        ("127.0.0.1", 404),
+        ("127.0.0.1:1", 404),
+        ("127.0.0.1:", 404),
+        ("[::1]", 404),
+        ("[::1]:8400", 404),
+        ("rebound.example", 421),
+        ("rebound.example:8400", 421),
+        ("localhost.rebound.example", 421),
+        ("127.0.0.1.rebound.example", 421),
+        ("rebound.example:80:127.0.0.1", 421),
+        ("localhost@rebound.example", 421),
+        ("rebound.example/localhost", 421),
+        ("192.168.0.1", 421),
+        ("::1", 421),
+        ("127.0.0.1:x", 421),
+        ("é".encode().decode("latin-1"), 421),
+        ("", 400),
+    ],
+)
+def test_answers_to_its_own_names(server: RunningServer, host: str, status: int) -> None:
+    """A name that somebody else lets point to this machine is refused before anything is done."""
+    assert ask(server, "GET", A_KEY, Host=host).status == status
+    assert len(server.requests) == (status == 404)
+
+
+def test_a_refused_name_changes_nothing(server: RunningServer) -> None:
+    """A PUT under a foreign name is told so, is not stored, and its connection ends."""
+    request = raw("PUT", PUT_A, body=b"v").replace(b"Host: localhost", b"Host: rebound.example")
+    answer = talk(server, request)
+    assert answer.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert b"The Host header must name this server" in answer
+    assert not server.items
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Origin", "https://elsewhere.example", 403),
+        ("Origin", "null", 403),
+        ("Sec-Fetch-Site", "cross-site", 403),
+        ("Sec-Fetch-Site", "same-site", 403),
+        ("Sec-Fetch-Site", "none", 404),
+    ],
+)
+def test_pages_may_not_ask(server: RunningServer, header: str, value: str, status: int) -> None:
+    """What a page in a browser asks for is refused; an address that was typed in is not."""
+    assert ask(server, "GET", A_KEY, **{header: value}).status == status
+    assert len(server.requests) == (status == 404)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "names"),
+    [
+        ("127.0.0.1", ["127.0.0.1"], {"localhost", "127.0.0.1", "[::1]"}),
+        ("::1", ["::1"], {"localhost", "127.0.0.1", "[::1]"}),
+        ("localhost", ["127.0.0.1", "::1"], {"localhost", "127.0.0.1", "[::1]"}),
+        ("127.0.0.2", ["127.0.0.2"], {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}),
+        ("Momento.Test", ["127.0.0.1"], {"localhost", "127.0.0.1", "[::1]", "momento.test"}),
+        ("0.0.0.0", ["0.0.0.0"], None),
+        ("::", ["::"], None),
+        ("192.168.0.1", ["192.168.0.1"], None),
+        ("a-name", ["127.0.0.1", "192.168.0.1"], None),
+    ],
+)
+def test_names(host: str, addresses: list[str], names: set[str] | None) -> None:
+    """On a loopback address the names are known; where other machines reach it, any will do."""
+    assert names_of(host, addresses) == names
+
+
+def status_at(line: str, host: str) -> int:
+    """Send one GET under this Host to the command that printed this line."""
+    port = int(line.partition(" (")[0].rpartition(":")[2])
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("GET", A_KEY, headers={"Authorization": "t", "Host": host})
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_warned"),
+    [
+        (["--host", "0.0.0.0"], True),
+        (["--host", "0.0.0.0", "--read-only-token", "r"], True),
+        (["--host", "0.0.0.0", "--token", "t"], False),
+        (["--host", "localhost"], False),
+        ([], False),
+    ],
+)
+def test_an_open_door_is_warned_of(arguments: list[str], is_warned: bool) -> None:
+    """Where other machines may come in, any name is answered, and any token is warned of."""
+    with running_command(*arguments) as (process, line):
+        assert status_at(line, "momento") == (404 if "0.0.0.0" in arguments else 421)
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert errors.startswith("Warning: ") is is_warned
+    assert len(errors.splitlines()) == is_warned
+    assert ("--token" in errors) is is_warned
 
 
 # For how long

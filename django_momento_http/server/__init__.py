@@ -16,7 +16,7 @@ Imports point down, and never sideways::
     service                            what is answered
     target   faults   store            what a request asks for; how an answer misbehaves; items
     limits   messages                  configuration; what the rooms hand each other
-    memory   patience                  with how much memory, for how long
+    hosts    memory   patience         by which names, with how much memory, for how long
 """
 
 from .connection import Connection

@@ -97,6 +97,10 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     await server.start(options.host, options.port)
     tokens = "as given" if config.token else "any"
     caches = f"caches: {', '.join(config.caches)}; token: {tokens}"
+    if not server.is_local and config.token is None:
+        sys.stderr.write(
+            f"Warning: whoever reaches {options.host} may read and write; give it a --token.\n"
+        )
     _say(f"Serving Momento's HTTP API on {server.endpoint} ({caches})")
     await stopped.wait()
     await server.stop()

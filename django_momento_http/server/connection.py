@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
+from .hosts import is_named
 from .limits import MAX_ITEM
 from .memory import Allowance, Share
 from .messages import Answer, Exchange, Refused, Reply
@@ -28,6 +29,11 @@ _LONG_HEADS = 64 * _LONG_HEAD
 _BODIES = 16 * 1024 * 1024
 _BUFFER = 256 * 1024
 _MALFORMED = Refused(400, "Malformed HTTP request").answer
+_MISDIRECTED = Refused(
+    421,
+    "The Host header must name this server: localhost, 127.0.0.1, [::1], or what --host says",
+).answer
+_OF_A_PAGE = Refused(403, "Pages in a browser may not use this server").answer
 _TIMED_OUT = Refused(408, "The request took longer to arrive than --idle-timeout says").answer
 _FULL = Refused(503, "No more connections: --max-connections says how many").answer
 
@@ -38,6 +44,7 @@ class Shared:
 
     service: Service
     clock: Callable[[], float]
+    names: frozenset[str] | None = None  # None: the server answers to any
     connections: set["Connection"] = field(default_factory=set)
     heads: Allowance = field(default_factory=lambda: Allowance(_LONG_HEADS))
     bodies: Allowance = field(default_factory=lambda: Allowance(_BODIES))
@@ -219,7 +226,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _refusal(self, head: Head) -> Answer | None:
-        return _MALFORMED if head.is_malformed else None
+        if head.is_malformed:
+            return _MALFORMED
+        if head.host and not is_named(head.host, self._shared.names):
+            return _MISDIRECTED
+        return _OF_A_PAGE if head.is_of_a_page else None
 
     def _needed(self, head: Head) -> int:
         """Return how much room the body needs beside what every connection has."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .connection import Connection, Shared
+from .hosts import bracketed, names_of
 from .service import Service
 
 
@@ -19,14 +20,20 @@ class Server:
         self._sweep: asyncio.TimerHandle
         self.endpoint = ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self._shared.names is not None
+
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; port 0 picks a free one."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
             lambda: Connection(self._shared), host, port, backlog=1024
         )
-        bound = self._listener.sockets[0].getsockname()[1]
-        self.endpoint = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        bound = [listening.getsockname() for listening in self._listener.sockets]
+        self._shared.names = names_of(host, [name[0] for name in bound])
+        self.endpoint = f"http://{bracketed(host)}:{bound[0][1]}"
         self._sweep_later()
 
     async def stop(self) -> None:

@@ -29,6 +29,7 @@ class Head:
     length: int = 0
     is_chunked: bool = False
     expects: bool = False  # the body is sent only when it is asked for
+    is_of_a_page: bool = False
     is_malformed: bool = False
 
 
@@ -119,6 +120,8 @@ class Reader:
             head.is_chunked = True
         elif name == b"expect":
             head.expects = value.lower() == b"100-continue"
+        elif name == b"origin" or (name == b"sec-fetch-site" and value != b"none"):
+            head.is_of_a_page = True
 
     def on_headers_complete(self) -> None:
         """Hand the head over."""
