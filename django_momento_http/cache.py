@@ -6,6 +6,7 @@ It knows keys, versions, timeouts and defaults. What each method does with the s
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from os import getpid
@@ -13,9 +14,12 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
-from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.exceptions import SynchronousOnlyOperation
 
-from .conf import Options, read_options
+from .beside import read_beside
+from .conf import improper, read_options
+from .frames import empty_frames
+from .interrupts import is_raised_by_signal_handler
 from .signing import signing_keys
 from .space import Space, encode_key
 from .store import Store, shared_store
@@ -35,15 +39,38 @@ class MomentoCache(BaseCache):
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        options = _options(location, params)
-        super().__init__(params)
-        self._space = Space(options, str(self.key_prefix), signing_keys(options.signing_key))
-        self._makes_keys = type(self).make_and_validate_key is not BaseCache.make_and_validate_key
-        self._checks_all_keys = type(self).validate_key is not BaseCache.validate_key
-        self._shared = self._find_store()
+        handled = sys.exception()
+        try:
+            self._build(location, params)
+        except BaseException as error:
+            # Whatever it is, and whatever raised it: params is Django's own copy of the alias's
+            # settings, and stays in the locals of a frame that is not ours.
+            empty_frames(error, handled)
+            params.clear()
+            location, handled = "", None
+            raise
+
+    def _build(self, location: str, params: dict[str, Any]) -> None:
+        options = read_options(location, params.get("OPTIONS", {}))
+        try:
+            beside, key_prefix = read_beside(params)
+            keys = signing_keys(options.signing_key)
+        except ValueError as error:
+            if is_raised_by_signal_handler(error):
+                raise
+            problem = str(error)
+        else:
+            super().__init__(beside)
+            self._space = Space(options, key_prefix, keys)
+            own = type(self)
+            self._makes_keys = own.make_and_validate_key is not BaseCache.make_and_validate_key
+            self._checks_all_keys = own.validate_key is not BaseCache.validate_key
+            self._shared = self._find_store()
+            return
+        raise improper(location, problem)
 
     def __repr__(self) -> str:
-        return f"<MomentoCache {self._shared!r}>"
+        return f"<MomentoCache {self.__dict__.get('_shared')!r}>"
 
     # Reading
 
@@ -289,19 +316,10 @@ class MomentoCache(BaseCache):
         try:
             return shared_store(self._space)
         except OSError as error:
-            problem = f"CA_BUNDLE cannot be used ({type(error).__name__})"
-        raise ImproperlyConfigured(
-            f"Momento cache {self._space.options.location!r}: {problem};"
-            " it must be a file of PEM certificates"
+            if is_raised_by_signal_handler(error):
+                raise
+            failure = type(error).__name__
+        raise improper(
+            self._space.options.location,
+            f"CA_BUNDLE cannot be used ({failure}); it must be a file of PEM certificates",
         )
-
-
-def _options(location: str, params: dict[str, Any]) -> Options:
-    try:
-        return read_options(location, params.get("OPTIONS", {}))
-    except ImproperlyConfigured as error:
-        problem = str(error)
-    # A debug page prints the locals of this frame and of Django's, which hold the token in here,
-    # wherever it was written.
-    params.clear()
-    raise ImproperlyConfigured(problem)

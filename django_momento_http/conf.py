@@ -19,6 +19,7 @@ from . import compressors, parsers, serializers
 from .compressors import Compressor
 from .credentials import Credential, parse_token, split_token
 from .endpoints import is_plain_to_elsewhere, parse_endpoint, parse_proxy
+from .interrupts import is_raised_by_signal_handler
 from .regions import ENDPOINTS
 from .registry import Coded
 from .serializers import Serializer
@@ -59,6 +60,11 @@ class Options:
     signing_key: str | None = field(repr=False)
     clear_max_age: float | None
 
+    @property
+    def shown_location(self) -> str:
+        """The cache's name as messages and lines show it: it may be a token in the wrong place."""
+        return parsers.shown_name(self.location)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -78,10 +84,17 @@ def read_options(
     try:
         return _recall(location, options, environ)
     except ValueError as error:
-        problem = f"Momento cache {_shown_location(location)}: {error}"
+        if is_raised_by_signal_handler(error):
+            raise
+        wrong = improper(location, str(error))
     # A debug page prints the locals of the frame that raises, and OPTIONS holds secrets.
     del location, options, environ
-    raise ImproperlyConfigured(problem)
+    raise wrong
+
+
+def improper(location: object, problem: str) -> ImproperlyConfigured:
+    """Return the error that says what is wrong, and of which Momento cache."""
+    return ImproperlyConfigured(f"Momento cache {_shown_location(location)}: {problem}")
 
 
 def _recall(location: str, options: Mapping[str, object], environ: Mapping[str, str]) -> Options:
@@ -103,7 +116,9 @@ def _by_name(options: Mapping[str, object]) -> dict[str, object]:
     given = dict(zip(names, options.values(), strict=True))
     if len(given) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is given more than once, in different cases; keep one")
+        raise ValueError(
+            f"{parsers.shown_name(twice)} is given more than once, in different cases; keep one"
+        )
     return given
 
 
@@ -153,7 +168,8 @@ def _check_names(names: Iterable[str]) -> None:
             raise ValueError(f"{name} is no option; write it beside OPTIONS, not inside")
         if name not in known and name not in _WITHOUT_MEANING:
             raise ValueError(
-                f"{parsers.shown(name)} is not a known option; {parsers.suggestion(name, known)}"
+                f"{parsers.shown(name, known)} is not a known option;"
+                f" {parsers.suggestion(name, known)}"
             )
 
 
@@ -230,8 +246,11 @@ def _connect_timeout(parsed: Mapping[str, Any], *, is_given: bool) -> float:
 
 
 def _shown_location(location: object) -> str:
+    if isinstance(location, str) and _LOCATION.fullmatch(location):
+        return repr(parsers.shown_name(location))
     # A cache URL taken apart by another library leaves "user:password@host" here.
-    return "(LOCATION not shown)" if "@" in str(location) else parsers.shown(location)
+    is_harmless = parsers.is_harmless(location) and "@" not in str(location)
+    return repr(location) if is_harmless else "(LOCATION not shown)"
 
 
 RULES = (

@@ -14,6 +14,7 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from .endpoints import parse_cell_host
+from .interrupts import is_raised_by_signal_handler
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
@@ -81,7 +82,9 @@ def _import_callable(path: str) -> tuple[Callable[[], str] | None, str]:
     """Return what the path names, or None and why; the text hides the path: it may be a token."""
     try:
         found = import_string(path)
-    except Exception as error:  # noqa: BLE001 - a user's module may fail in any way
+    except Exception as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return None, f"importing it fails ({type(error).__name__})"
     if not callable(found):
         return None, f"what it names cannot be called ({type(found).__name__})"

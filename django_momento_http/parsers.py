@@ -7,22 +7,44 @@ nothing of which options there are.
 import difflib
 import os
 import re
-import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
 
 _DECIMAL = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?|\.[0-9]+")
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 80
+# The longest text that is shown although nobody knows what it is. No credential is as short.
+_SHORT = 16
+_LARGE = 10**16
+_SIZED = (bytes, list, tuple, dict, set)
+_LONG_RUN = re.compile(rf"[^._~-]{{{_SHORT + 1}}}")
 
 
-def shown(value: object) -> str:
-    """Return the value as an error message shows it, cut when long."""
-    return _repr.repr(value)
+def shown(value: object, known: Iterable[str] = ()) -> str:
+    """Return a wrong value as a message may show it: it may be a credential in the wrong place."""
+    if is_harmless(value, known):
+        return repr(value)
+    if isinstance(value, str):
+        return f"a string of {len(value)} characters"
+    length = f" and length {len(value)}" if isinstance(value, _SIZED) else ""
+    return f"a value of type {type(value).__name__}{length}"
+
+
+def is_harmless(value: object, known: Iterable[str] = ()) -> bool:
+    """Whether a value is too short for a credential, or close to a known one."""
+    if isinstance(value, str):
+        return len(value) <= _SHORT or bool(_meant(value, list(known)))
+    if isinstance(value, bytes):
+        return len(value) <= _SHORT
+    if isinstance(value, int):
+        return -_LARGE < value < _LARGE
+    return value is None or isinstance(value, float)
+
+
+def shown_name(name: str) -> str:
+    """Return a name that somebody gave as a message may show it, cut where it looks random."""
+    return f"{name[:4]}... ({len(name)} characters)" if _LONG_RUN.search(name) else name
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -79,7 +101,7 @@ def one_of(meanings: Mapping[str, T]) -> Callable[[object], T]:
         if isinstance(value, str) and value in meanings:
             return meanings[value]
         hint = _meant(value, meanings) if isinstance(value, str) else "give a string"
-        problem = f"must be one of {', '.join(meanings)}, not {shown(value)}"
+        problem = f"must be one of {', '.join(meanings)}, not {shown(value, meanings)}"
         raise ValueError(f"{problem}; {hint}" if hint else problem)
 
     return parse
@@ -106,14 +128,16 @@ def secret(value: object) -> str:
 
 def encoded_secret(value: object) -> bytes:
     """Parse text or bytes that nobody can guess, as far as their emptiness goes."""
-    if not isinstance(value, str | bytes):
+    if not isinstance(value, (str, bytes)):
         raise ValueError(f"must be a string or bytes, not {type(value).__name__}")
     if not value.strip():
         raise ValueError("must not be empty")
-    with suppress(UnicodeEncodeError):
+    try:
         return bytes(value) if isinstance(value, bytes) else value.encode()
-    # Without the error as its cause, which holds the secret.
-    raise ValueError("must be a string that UTF-8 can encode")
+    except UnicodeEncodeError:
+        problem = "must be a string that UTF-8 can encode"
+    # Outside the except block: that error holds the secret.
+    raise ValueError(problem)
 
 
 def file(value: object) -> str:
@@ -122,7 +146,10 @@ def file(value: object) -> str:
         raise _refusal("the path of a file", value)
     path = os.fspath(value)
     if "\0" in path or not os.access(path, os.R_OK) or not Path(path).is_file():
-        raise _refusal("the path of a file that exists and can be read", value)
+        # What lies in a folder that exists is no credential.
+        folder = path.rpartition(os.sep)[0]
+        is_path = bool(folder) and "\0" not in path and os.access(folder, os.R_OK)
+        raise _refusal("the path of a file that exists and can be read", path, [path] * is_path)
     return str(Path(path).absolute())
 
 
@@ -140,5 +167,5 @@ def _is_numeric(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(_DECIMAL.fullmatch(value))
 
 
-def _refusal(accepted: str, value: object) -> ValueError:
-    return ValueError(f"must be {accepted}, not {shown(value)}")
+def _refusal(accepted: str, value: object, known: Iterable[str] = ()) -> ValueError:
+    return ValueError(f"must be {accepted}, not {shown(value, known)}")

@@ -4,12 +4,16 @@ Built-in codecs have small numbers; one named by a dotted path gets a number mad
 that a stored value says which codec wrote it. It knows nothing of what the codecs do.
 """
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from django.utils.module_loading import import_string
+
+from .interrupts import is_raised_by_signal_handler
+from .parsers import shown
 
 T = TypeVar("T")
 
@@ -61,16 +65,27 @@ class Registry(Generic[T]):
             return Coded(code, spec, make())
         if "." not in spec:
             known = ", ".join(repr(name) for name in self._built_in)
-            raise ValueError(f"{spec!r} is neither one of {known} nor a dotted path to a class")
+            raise ValueError(
+                f"must be one of {known}, or a dotted path to a class,"
+                f" not {shown(spec, self._built_in)}"
+            )
         return Coded(FOREIGN | (zlib.crc32(spec.encode()) & 0x7FFF), spec, self._import(spec))
 
     def _import(self, spec: str) -> T:
+        failure = ""
         try:
             made: Any = import_string(spec)()
         except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
+            failure = type(error).__name__
+        if failure:
+            # What begins like a module is no credential.
+            named = repr(spec) if spec.rpartition(".")[0] in sys.modules else shown(spec)
             raise ValueError(
-                f"{spec!r} cannot be imported and called without arguments ({error})"
-            ) from error
+                "must name a class that can be imported and called without arguments,"
+                f" not {named} ({failure})"
+            )
         missing = [name for name in self._methods if not callable(getattr(made, name, None))]
         if missing:
             raise ValueError(f"{spec!r} has no method {' and no method '.join(missing)}")

@@ -5,21 +5,22 @@ knows nothing of what is signed.
 """
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 from .parsers import encoded_secret
 
 
 def signing_keys(signing_key: str | None) -> tuple[bytes, ...]:
-    """Return the keys, of which the first signs and all verify, or say which setting is wrong."""
+    """Return the keys, of which the first signs and all verify; ValueError says what is wrong."""
     if signing_key is not None:
-        return (_encoded("SIGNING_KEY", signing_key),)
+        return (encoded_secret(signing_key),)
     fallbacks = settings.SECRET_KEY_FALLBACKS
     # A string would be taken for a list of keys of one character each.
     if not isinstance(fallbacks, list | tuple):
-        raise ImproperlyConfigured("SECRET_KEY_FALLBACKS must be a list or a tuple of keys")
-    older = (_encoded(f"SECRET_KEY_FALLBACKS[{at}]", key) for at, key in enumerate(fallbacks))
-    return (_encoded("SECRET_KEY", settings.SECRET_KEY), *older)
+        raise ValueError("SECRET_KEY_FALLBACKS must be a list or a tuple of keys")
+    keys = [_encoded("SECRET_KEY", settings.SECRET_KEY)]
+    for index, key in enumerate(fallbacks):
+        keys.append(_encoded(f"SECRET_KEY_FALLBACKS[{index}]", key))
+    return tuple(keys)
 
 
 def _encoded(name: str, key: object) -> bytes:
@@ -27,4 +28,4 @@ def _encoded(name: str, key: object) -> bytes:
         return encoded_secret(key)
     except ValueError as error:
         problem = f"{name} {error}"
-    raise ImproperlyConfigured(problem)
+    raise ValueError(problem)

@@ -5,32 +5,37 @@ import logging
 import secrets
 import socket
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, RequestFactory, override_settings
+from django.test import Client, override_settings
 from django.urls import path
-from django.views.debug import ExceptionReporter
 
-import django_momento_http
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.store import forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
-from tests.canary import TOKEN, Watch, seen_in, warned, watching
+from tests.canary import (
+    PACKAGE,
+    SETTINGS_BELOW,
+    TOKEN,
+    Watch,
+    reports_on,
+    seen_in,
+    shown_by,
+    warned,
+    watching,
+)
 from tests.scripted import Peer, after_request, reply, scripted
 
 KEY = f"key{secrets.token_hex(12)}"
 VALUE = f"value{secrets.token_hex(12)}"
-PACKAGE = str(Path(django_momento_http.__file__).parent)
 
 OPERATIONS: dict[str, tuple[Any, ...]] = {
     "get": (KEY,),
@@ -117,42 +122,6 @@ def options(endpoint: str, **more: Any) -> dict[str, Any]:
     return given | more
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and all that it hangs on."""
-    left: list[BaseException | None] = [error]
-    while left:
-        current = left.pop()
-        if current is not None:
-            yield current
-            left += [current.__cause__, current.__context__]
-
-
-def frames(trace: TracebackType | None) -> Iterator[Any]:
-    """Yield the package's own frames of a traceback."""
-    for frame, _ in traceback.walk_tb(trace):
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            yield frame
-
-
-def shown_by(error: BaseException) -> str:
-    """Return all that a log, a console or a debugger shows of an error."""
-    texts = []
-    for each in chain(error):
-        texts += [str(each), repr(each), repr(vars(each)), repr(each.args)]
-        texts += traceback.format_exception(type(each), each, each.__traceback__)
-        texts += [repr(frame.f_locals) for frame in frames(each.__traceback__)]
-    return "\n".join(texts)
-
-
-def reports_on(error: BaseException) -> str:
-    """Return Django's debug page, as HTML and as text, without the frames of this module."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    reporter = ExceptionReporter(RequestFactory().get("/"), type(error), error, trace)
-    return reporter.get_traceback_html() + reporter.get_traceback_text()
-
-
 def call(cache: MomentoCache, name: str, *, is_async: bool) -> Exception | None:
     """Call a method and return what it raises."""
     try:
@@ -230,7 +199,6 @@ def give_token() -> str:
 
 # What Django shows of the settings themselves: it masks by name, and a URL is no secret to it.
 SHOWN_BY_DJANGO = ("TOKNE", "PROXY", "ENDPOINT")
-SETTINGS_BELOW = "Using settings module"
 
 # Written where it does not belong, with nothing inside OPTIONS.
 BESIDE_OPTIONS: dict[str, dict[str, Any]] = {

@@ -12,9 +12,10 @@ PACKAGE = Path(django_momento_http.__file__).parent
 
 # Lowest first. A module may import those of lower layers, and those before it in its own.
 LAYERS = [
-    ["exceptions", "interrupts", "regions", "registry", "flight", "process", "polling", "counters"],
+    ["exceptions", "interrupts", "frames", "regions", "flight", "process", "polling", "counters"],
+    ["parsers", "registry"],
     ["serializers", "compressors"],
-    ["endpoints", "credentials", "parsers", "failures", "replies", "calls"],
+    ["endpoints", "credentials", "failures", "replies", "calls"],
     ["envelope", "generation", "owed", "conf", "tokens"],
     ["namespace"],
     ["space", "on_error", "gates", "answers"],
@@ -30,7 +31,7 @@ LAYERS = [
     ["gateway"],
     ["writer"],
     ["store"],
-    ["signing", "cache"],
+    ["beside", "signing", "cache"],
     ["aliases", "checks", "diagnosis", "probe"],
     ["testing", "pytest_plugin", "apps", "management"],
 ]
@@ -40,7 +41,7 @@ ALONE = ["server"]
 # Who may use the server: what wraps it for tests.
 USERS_OF_THE_SERVER = {"testing"}
 # Modules that must be readable without Django, and those that may know `requests`.
-WITHOUT_DJANGO = set(ORDER[: ORDER.index("signing")])
+WITHOUT_DJANGO = set(ORDER[: ORDER.index("beside")])
 WITHOUT_DJANGO -= {"conf", "credentials", "parsers", "registry"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

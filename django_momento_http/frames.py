@@ -1,0 +1,29 @@
+"""What a failure leaves behind: frames, and in them whatever was at hand when it came.
+
+Django's debug page and error trackers show the locals of every frame of a traceback, and of the
+errors that it hangs on. Where secrets are read, they must be empty.
+"""
+
+import traceback
+from collections.abc import Iterator
+
+
+def empty_frames(error: BaseException, handled: BaseException | None) -> None:
+    """Empty the locals of the frames that an error has left; its lines stay in the traceback.
+
+    ``handled`` is what the caller was handling before (``sys.exception()``): that error's frames
+    are the caller's own, and stay as they are.
+    """
+    for each in _chain(error, handled):
+        traceback.clear_frames(each.__traceback__)
+
+
+def _chain(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    seen = {id(handled), id(None)}
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            left += [each.__cause__, each.__context__]

@@ -1,0 +1,291 @@
+"""Building a backend: whatever fails, no frame that is left holds a secret, and settings stay."""
+
+import secrets
+import signal
+import string
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_momento_http import beside, conf, credentials
+from django_momento_http import cache as cache_module
+from django_momento_http.cache import MomentoCache
+from tests.canary import PACKAGE, TOKEN, reports_on, seen_in, shown_by
+
+
+def random_text() -> str:
+    """Return a secret that looks like nothing else."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(40))
+
+
+SIGNING_KEY, SECRET_KEY, OLD_KEY = random_text(), random_text(), random_text()
+SECRETS = (TOKEN, SIGNING_KEY, SECRET_KEY, OLD_KEY)
+NO_PEM = str(Path(__file__))
+OPTIONS = [rule.name for rule in conf.RULES]
+# What Django's documentation lets stand beside OPTIONS.
+BESIDE = ["LOCATION", "KEY_PREFIX", "KEY_FUNCTION", "VERSION", "TIMEOUT"]
+
+
+class Trouble(RuntimeError):
+    """What foreign code raises."""
+
+
+def fail(*_: object, **__: object) -> Any:
+    """Raise, as a project's own code may."""
+    raise Trouble("odd")
+
+
+class Bad:
+    """A value of which everything fails that could be asked."""
+
+    __str__ = __repr__ = __hash__ = __eq__ = __bool__ = __iter__ = __len__ = fail  # type: ignore
+    __fspath__ = __int__ = __float__ = __lt__ = __le__ = __format__ = fail
+
+
+def row(**beside: Any) -> dict[str, Any]:
+    """Return a row of CACHES with both secrets; OPTIONS are added to those that there are."""
+    options = {
+        "ENDPOINT": "https://127.0.0.1:9",
+        "TOKEN": TOKEN,
+        "SIGNING_KEY": SIGNING_KEY,
+        **beside.pop("OPTIONS", {}),
+    }
+    return {
+        "BACKEND": "django_momento_http.cache.MomentoCache",
+        "LOCATION": "my-cache",
+        "OPTIONS": options,
+        **beside,
+    }
+
+
+@contextmanager
+def configured(given: dict[str, Any]) -> Iterator[None]:
+    """Make it the default cache of a project with secrets of its own; nothing is remembered."""
+    conf._remembered.cache_clear()
+    with override_settings(
+        CACHES={"default": given}, SECRET_KEY=SECRET_KEY, SECRET_KEY_FALLBACKS=[OLD_KEY]
+    ):
+        yield
+
+
+def raised_by(function: Callable[..., object], *args: object) -> BaseException:
+    """Return what a function raises."""
+    try:
+        result = function(*args)
+    except BaseException as error:  # noqa: BLE001 - returned
+        return error
+    pytest.fail(f"there is {result!r}")
+
+
+def failure(given: dict[str, Any]) -> BaseException:
+    """Return what building the default cache raises."""
+    with configured(given):
+        return raised_by(caches.create_connection, "default")
+
+
+def seen(error: BaseException) -> list[str]:
+    """Return where an error shows a secret."""
+    places = {
+        "an error, or a frame": shown_by(error, below=""),
+        "the debug page": reports_on(error, with_settings=False),
+    }
+    return [place for place, text in places.items() if seen_in(text, *SECRETS)]
+
+
+def path_to(value: object) -> str:
+    """Return the dotted path of something in this module."""
+    return f"{__name__}.{value}"
+
+
+class Unmakeable:
+    """A codec that cannot be made."""
+
+    def __init__(self) -> None:
+        fail()
+
+
+FAILURES: dict[str, dict[str, Any]] = {
+    "a bundle that is no PEM": row(OPTIONS={"CA_BUNDLE": NO_PEM}),
+    "a mistyped key function": row(KEY_FUNCTION="no_such_module.key"),
+    "a key function that is none": row(KEY_FUNCTION="os.sep"),
+    "a key function that is no path": row(KEY_FUNCTION=5),
+    "a key prefix that has no text": row(KEY_PREFIX=Bad()),
+    "an endless timeout": row(TIMEOUT=float("inf")),
+    "a timeout that is no number": row(TIMEOUT=Bad()),
+    "a codec that cannot be made": row(OPTIONS={"SERIALIZER": path_to("Unmakeable")}),
+    "a token that is no token": row(OPTIONS={"TOKEN": [TOKEN]}),
+    "a name that is no text": row(OPTIONS={5: SIGNING_KEY}),
+    "no dictionary": row() | {"OPTIONS": [TOKEN, SIGNING_KEY]},
+    **{f"odd {name}": row(OPTIONS={name: Bad()}) for name in OPTIONS},
+    "odd LOCATION": row(LOCATION=Bad()),
+    "odd OPTIONS": row() | {"OPTIONS": Bad()},
+}
+failures = pytest.mark.parametrize("given", FAILURES.values(), ids=FAILURES)
+
+
+@failures
+def test_no_failure_shows_a_secret(given: dict[str, Any]) -> None:
+    """Whatever cannot be used: no message, no chain, no frame and no debug page shows a secret."""
+    assert seen(failure(given)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SECRET_KEY", ""), ("SECRET_KEY_FALLBACKS", [OLD_KEY, None]), ("SECRET_KEY_FALLBACKS", "x")],
+)
+def test_a_bad_secret_key_shows_no_other(name: str, value: object) -> None:
+    """Where Django's own keys are wrong, neither they nor the options are shown."""
+    given = row(OPTIONS={"SIGNING_KEY": None})
+    with (
+        configured(given),
+        override_settings(**{name: value}),
+        pytest.raises(ImproperlyConfigured, match=name) as caught,
+    ):
+        caches.create_connection("default")
+    assert seen(caught.value) == []
+
+
+@failures
+def test_settings_stay(given: dict[str, Any]) -> None:
+    """A failure takes nothing out of the settings: the next try fails in the same way."""
+    with configured(given):
+        before = dict(given)
+        options = list(given["OPTIONS"]) if isinstance(given["OPTIONS"], dict) else None
+        errors = [raised_by(caches.create_connection, "default") for _ in range(2)]
+        assert type(errors[0]) is type(errors[1])
+        assert str(errors[0]) == str(errors[1])
+        left = settings.CACHES["default"]
+        assert all(left[name] is before[name] for name in before)
+        assert options is None or list(left["OPTIONS"]) == options
+
+
+NAMED = [
+    (row(OPTIONS={"CA_BUNDLE": NO_PEM}), "CA_BUNDLE cannot be used"),
+    (row(KEY_FUNCTION="no_such_module.key"), "KEY_FUNCTION cannot be used (ModuleNotFound"),
+    (row(KEY_FUNCTION=path_to("Nothing")), "KEY_FUNCTION cannot be used (ImportError"),
+    (row(KEY_FUNCTION="os.sep"), "KEY_FUNCTION must be a function, or a dotted path to one"),
+    (row(KEY_FUNCTION=5), "KEY_FUNCTION must be a function, or a dotted path to one"),
+    (row(KEY_PREFIX=Bad()), "KEY_PREFIX cannot be used (Trouble)"),
+    (row(TIMEOUT=float("inf")), "TIMEOUT must be a number of seconds, or None"),
+    (row(TIMEOUT=float("nan")), "TIMEOUT must be a number of seconds, or None"),
+]
+
+
+@pytest.mark.parametrize(("given", "text"), NAMED)
+def test_what_is_wrong_is_named(given: dict[str, Any], text: str) -> None:
+    """What stands beside OPTIONS is judged as they are: the setting and LOCATION are named."""
+    error = failure(given)
+    assert isinstance(error, ImproperlyConfigured)
+    assert str(error).startswith(f"Momento cache 'my-cache': {text}")
+
+
+class Interrupt(BaseException):
+    """What a signal handler, a server's abort or gevent raises."""
+
+
+@pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, MemoryError, ImproperlyConfigured])
+def test_what_interrupts_comes_out_as_it_is(kind: type[BaseException]) -> None:
+    """At whatever line of building it arrives, it comes out itself and the frames hold nothing."""
+    given = row(OPTIONS={"SERIALIZER": "json"})
+    wrong = []
+    line = 0
+    with configured(given):
+        while (error := in_a_thread(interrupted_at, line, kind)) is not None:
+            if type(error) is not kind or seen_in(shown_by(error, below=""), *SECRETS):
+                wrong.append((line, type(error)))
+            line += 1
+    assert line > 100
+    assert wrong == []
+
+
+def in_a_thread(function: Callable[..., BaseException | None], *args: Any) -> BaseException | None:
+    """Call the function in a thread of its own.
+
+    After an exception of a trace function, a thread may go on handling what it was handling.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+def interrupted_at(line: int, kind: type[BaseException]) -> BaseException | None:
+    """Build with an exception at the n-th line of the package; return what comes out of it."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        # The outermost has read nothing before it builds, and is putting away what is left after.
+        if event == "line" and frame.f_code is not MomentoCache.__init__.__code__:
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise kind
+        return trace
+
+    conf._remembered.cache_clear()
+    sys.settrace(trace)
+    try:
+        caches.create_connection("default")
+    except BaseException as error:  # noqa: BLE001 - returned
+        return error
+    finally:
+        sys.settrace(None)
+    return None
+
+
+class TimeIsUp(OSError):
+    """What a handler raises that counts the seconds, and what could be taken for a bad file."""
+
+
+def test_a_time_limit_is_not_taken_for_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler raises while foreign code is called comes out as it is."""
+
+    def end(*_: object) -> None:
+        raise TimeIsUp
+
+    def interrupted(*_: object, **__: object) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        monkeypatch.setattr(cache_module, "shared_store", interrupted)
+        error = failure(row())
+        assert type(error) is TimeIsUp
+        assert seen(error) == []
+        monkeypatch.setattr(Unmakeable, "__init__", interrupted)
+        assert type(failure(row(OPTIONS={"SERIALIZER": path_to("Unmakeable")}))) is TimeIsUp
+        for module in (beside, credentials):
+            monkeypatch.setattr(module, "import_string", interrupted)
+        assert type(failure(row(OPTIONS={"TOKEN": path_to("token")}))) is TimeIsUp
+        assert type(failure(row(KEY_FUNCTION=path_to("key")))) is TimeIsUp
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_error_of_the_caller_keeps_its_frames() -> None:
+    """An error that the caller is handling meanwhile is nobody else's: its frames stay whole."""
+
+    def look(clue: str) -> None:
+        raise LookupError(clue)
+
+    given = row(KEY_FUNCTION="no_such_module.key")
+    handled = raised_by(look, "of the caller")
+    try:
+        raise handled
+    except LookupError:
+        error = failure(given)
+    assert error.__context__ is handled
+    frames = [frame for frame, _ in walk_tb(handled.__traceback__)]
+    assert frames[-1].f_locals == {"clue": "of the caller"}
