@@ -3,10 +3,10 @@
 It knows how settings name them and what they were built from, and judges nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import caches
@@ -33,13 +33,24 @@ class Alias:
         return next((value for option, value in given.items() if option.upper() == "TOKEN"), None)
 
 
-def is_ours(config: Mapping[str, Any]) -> bool:
-    """Whether a row of CACHES names MomentoCache or a subclass of it."""
-    try:
-        backend = import_string(config.get("BACKEND", ""))
-    except ImportError:
-        return False
+def is_ours(name: str) -> bool:
+    """Whether an alias of CACHES has MomentoCache or a subclass of it for its backend."""
+    backend = _backend(name)
     return isinstance(backend, type) and issubclass(backend, MomentoCache)
+
+
+def shown_backend(name: str) -> str:
+    """Return the BACKEND of an alias, if there is such: anything else may be a credential."""
+    if _backend(name) is None:
+        return "one that cannot be imported"
+    return str(settings.CACHES[name]["BACKEND"])
+
+
+def _backend(name: str) -> object:
+    try:
+        return import_string(settings.CACHES[name].get("BACKEND", ""))
+    except ImportError:
+        return None
 
 
 def build(name: str) -> MomentoCache:
@@ -50,10 +61,10 @@ def build(name: str) -> MomentoCache:
 def misplaced() -> Iterator[tuple[str, str]]:
     """Yield alias and name of what nobody reads: our options beside OPTIONS, OPTIONS misspelt."""
     names = {rule.name for rule in RULES}
-    for alias, config in settings.CACHES.items():
-        if is_ours(config):
-            yield from ((alias, name) for name in config if name.upper() in names)
-            yield from ((alias, name) for name in config if is_misspelt_options(name))
+    for alias in filter(is_ours, settings.CACHES):
+        given = list(settings.CACHES[alias])
+        yield from ((alias, name) for name in given if name.upper() in names)
+        yield from ((alias, name) for name in given if is_misspelt_options(name))
 
 
 def is_misspelt_options(name: str) -> bool:
@@ -63,9 +74,7 @@ def is_misspelt_options(name: str) -> bool:
 
 def built() -> Iterator[tuple[str, Alias | ImproperlyConfigured]]:
     """Yield the name of each alias that is ours, with the alias, or why there is none."""
-    for name, config in settings.CACHES.items():
-        if not is_ours(config):
-            continue
+    for name in filter(is_ours, settings.CACHES):
         try:
             backend = build(name)
         except ImproperlyConfigured as error:

@@ -6,7 +6,6 @@ It knows nothing of what they look for.
 from typing import Any
 
 from django.apps import AppConfig
-from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.checks import caches as checks_of_django
@@ -39,6 +38,6 @@ class _Buildable:
         try:
             return caches[alias]
         except ImproperlyConfigured:
-            if not is_ours(settings.CACHES[alias]):
+            if not is_ours(alias):
                 raise
         return None

@@ -24,7 +24,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ from django.core import checks
 
 from .aliases import Alias, built, is_misspelt_options, misplaced
 from .credentials import expiry_of
+from .frames import EmptiedFrames
+from .parsers import shown
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
 _SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backends.cached_db"}
@@ -66,7 +68,7 @@ class Project:
     broken: Sequence[Finding]
     misplaced: Sequence[tuple[str, str]]
     now: float
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
     def named(self, name: object) -> Iterator[Alias]:
         """Yield the alias of this name if it is one of ours."""
@@ -89,8 +91,8 @@ def check_settings(
     **_: object,
 ) -> list[checks.CheckMessage]:
     """Run the checks that every ``check`` runs."""
-    project = _project(clock(), os.environ)
-    return [message for check in CHECKS if not check.deploy for message in _run(check, project)]
+    with EmptiedFrames():
+        return _run(_project(clock(), os.environ), [check for check in CHECKS if not check.deploy])
 
 
 def check_deployment(
@@ -100,11 +102,15 @@ def check_deployment(
     **_: object,
 ) -> list[checks.CheckMessage]:
     """Run the checks that ``check --deploy`` adds."""
-    project = _project(0.0, environ)
-    return [message for check in CHECKS if check.deploy for message in _run(check, project)]
+    with EmptiedFrames():
+        return _run(_project(0.0, environ), [check for check in CHECKS if check.deploy])
 
 
-def _run(check: Check, project: Project) -> Iterator[checks.CheckMessage]:
+def _run(project: Project, chosen: Sequence[Check]) -> list[checks.CheckMessage]:
+    return [message for check in chosen for message in _messages(check, project)]
+
+
+def _messages(check: Check, project: Project) -> Iterator[checks.CheckMessage]:
     message = checks.Error if check.id.startswith("E") else checks.Warning
     for finding in check.find(project):
         yield message(
@@ -139,7 +145,8 @@ def _timeout_above_max_ttl(project: Project) -> Iterator[Finding]:
         if longest is not None and (alias.timeout is None or alias.timeout > longest):
             yield Finding(
                 alias.name,
-                f"TIMEOUT is {alias.timeout}, but MAX_TTL ends every value after {longest} s.",
+                f"TIMEOUT is {shown(alias.timeout)},"
+                f" but MAX_TTL ends every value after {longest} s.",
                 f"Set TIMEOUT to at most {longest}; if the cache is provisioned for longer, set"
                 " MAX_TTL to what it takes, or to None.",
             )

@@ -167,7 +167,7 @@ def trouble(step: str, kind: str, options: Options, **facts: str) -> Trouble:
     cause, advice = _WORDS[kind]
     known: dict[str, object] = {
         "verb": _VERBS.get(step, step),
-        "location": options.location,
+        "location": options.shown_location,
         "endpoint": options.endpoint,
         "connect_timeout": options.connect_timeout,
         "request_timeout": options.request_timeout,

@@ -25,6 +25,8 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 # resolvers read "127.1" and "0x7f.1" as addresses, so a host that ends like one must be one in full
 _LIKE_AN_ADDRESS = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+# The longest top-level domain has 24 characters.
+_ENDS_LIKE_A_HOST = re.compile(r"\.(?:[a-z]{1,24}|xn--[a-z0-9-]+)\Z")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -55,7 +57,8 @@ def parse_endpoint(value: object) -> str:
 def parse_cell_host(value: object) -> str:
     """Return the endpoint of a cell, given its bare host name; ValueError says what is wrong."""
     url = _split(value)
-    if url.scheme or url.userinfo or "." not in url.host or _address(url.host):
+    # Credentials have dots, too, but do not end like the name of a host.
+    if url.scheme or url.userinfo or not _ENDS_LIKE_A_HOST.search(url.host):
         raise ValueError("must be a full URL (https://host) or the bare host name of a cell")
     if url.host.startswith("api.cache."):
         return url._replace(scheme="https").origin

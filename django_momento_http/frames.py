@@ -4,8 +4,23 @@ Django's debug page and error trackers show the locals of every frame of a trace
 errors that it hangs on. Where secrets are read, they must be empty.
 """
 
+import sys
 import traceback
 from collections.abc import Iterator
+from types import TracebackType
+
+
+class EmptiedFrames:
+    """``with EmptiedFrames():`` whatever comes out of it has left nothing in the frames below."""
+
+    def __enter__(self) -> None:
+        self._handled = sys.exception()
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if error is not None:
+            empty_frames(error, self._handled)
 
 
 def empty_frames(error: BaseException, handled: BaseException | None) -> None:

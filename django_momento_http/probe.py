@@ -23,6 +23,8 @@ from .credentials import expiry_of
 from .diagnosis import Trouble, trouble, trouble_of
 from .envelope import Stored
 from .exceptions import AccessDenied, MomentoError, StoredValueError
+from .frames import EmptiedFrames
+from .interrupts import is_raised_by_signal_handler
 from .operation import Operation
 from .replies import Reply
 from .space import encode_key
@@ -62,9 +64,11 @@ def examine(
     wall_clock: Callable[[], float] = time.time,
 ) -> Report:
     """Write, read and delete one new key a few times, and report what came of it."""
-    examination = _Examination(alias, backend, clock, wall_clock)
-    examination.run()
-    return examination.report
+    # It holds a token in many of its steps, and may be interrupted in each.
+    with EmptiedFrames():
+        examination = _Examination(alias, backend, clock, wall_clock)
+        examination.run()
+        return examination.report
 
 
 class _Examination:
@@ -88,7 +92,7 @@ class _Examination:
         self._ttl = min(_TTL, self._options.max_ttl or _TTL)
         self._token = ""
         self._misses = 0
-        self.report = Report(alias, self._options.location, self._options.endpoint)
+        self.report = Report(alias, self._options.shown_location, self._options.endpoint)
 
     def run(self) -> None:
         """Go through it all, as far as it goes."""
@@ -111,7 +115,9 @@ class _Examination:
             payload = self._envelope.dumps(_VALUE)
             now = self._wall_clock()
             return self._envelope.pack(payload, now + self._ttl, int(now * 1000), 0)
-        except Exception as error:  # noqa: BLE001 - a user's codec may fail in any way
+        except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
             failure = type(error).__name__
         self._fail("set", "codec", reason=failure)
         return None

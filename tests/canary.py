@@ -42,7 +42,7 @@ def seen_in(text: str, *secrets: str) -> bool:
     )
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, and all that it hangs on."""
     left: list[BaseException | None] = [error]
     while left:

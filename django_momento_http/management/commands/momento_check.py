@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ...aliases import build, is_ours
+from ...aliases import build, is_ours, shown_backend
 from ...diagnosis import Trouble
 from ...probe import ROUNDS, Report, examine
 
@@ -83,17 +83,14 @@ def _sorted_out(wanted: list[str]) -> tuple[list[str], dict[str, str]]:
         known = ", ".join(settings.CACHES)
         raise CommandError(f"CACHES has no alias {unknown[0]!r}; there are {known}")
     aliases = dict.fromkeys(wanted or settings.CACHES)
-    ours = [alias for alias in aliases if is_ours(settings.CACHES[alias])]
+    ours = [alias for alias in aliases if is_ours(alias)]
     if not ours:
-        backends = ", ".join(
-            f"{name!r}: {settings.CACHES[name].get('BACKEND')}" for name in aliases
-        )
+        backends = ", ".join(f"{name!r}: {shown_backend(name)}" for name in aliases)
         raise CommandError(
             "no alias has django_momento_http.cache.MomentoCache, or a subclass of it, for"
             f" BACKEND; there are {backends}"
         )
-    others = [alias for alias in aliases if alias not in ours]
-    return ours, {alias: settings.CACHES[alias].get("BACKEND", "") for alias in others}
+    return ours, {alias: shown_backend(alias) for alias in aliases if alias not in ours}
 
 
 def _report(alias: str) -> Report:
