@@ -1,12 +1,16 @@
 """Building a backend: whatever fails, no frame that is left holds a secret, and settings stay."""
 
+import gc
+import linecache
+import random
 import secrets
 import signal
 import string
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate, count, repeat
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
@@ -16,11 +20,14 @@ import pytest
 from django.conf import settings
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
 from django.test import override_settings
 
-from django_momento_http import beside, conf, credentials
+from django_momento_http import beside, conf, credentials, probe
 from django_momento_http import cache as cache_module
 from django_momento_http.cache import MomentoCache
+from django_momento_http.frames import EmptiedFrames
+from django_momento_http.testing import running_server
 from tests.canary import PACKAGE, TOKEN, reports_on, seen_in, shown_by
 
 
@@ -33,8 +40,8 @@ SIGNING_KEY, SECRET_KEY, OLD_KEY = random_text(), random_text(), random_text()
 SECRETS = (TOKEN, SIGNING_KEY, SECRET_KEY, OLD_KEY)
 NO_PEM = str(Path(__file__))
 OPTIONS = [rule.name for rule in conf.RULES]
-# What Django's documentation lets stand beside OPTIONS.
-BESIDE = ["LOCATION", "KEY_PREFIX", "KEY_FUNCTION", "VERSION", "TIMEOUT"]
+# What empties the frames below it.
+OUTERMOST = {MomentoCache.__init__.__code__, EmptiedFrames.__exit__.__code__}
 
 
 class Trouble(RuntimeError):
@@ -197,52 +204,79 @@ class Interrupt(BaseException):
 @pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, MemoryError, ImproperlyConfigured])
 def test_what_interrupts_comes_out_as_it_is(kind: type[BaseException]) -> None:
     """At whatever line of building it arrives, it comes out itself and the frames hold nothing."""
-    given = row(OPTIONS={"SERIALIZER": "json"})
     wrong = []
-    line = 0
-    with configured(given):
-        while (error := in_a_thread(interrupted_at, line, kind)) is not None:
+    with configured(row(OPTIONS={"SERIALIZER": "json"})):
+        for line in count():
+            conf._remembered.cache_clear()
+            error = interrupted(caches.create_connection, "default", line=line, kind=kind)
+            if error is None:
+                break
             if type(error) is not kind or seen_in(shown_by(error, below=""), *SECRETS):
                 wrong.append((line, type(error)))
-            line += 1
     assert line > 100
     assert wrong == []
 
 
-def in_a_thread(function: Callable[..., BaseException | None], *args: Any) -> BaseException | None:
-    """Call the function in a thread of its own.
+# A socket may be lost with its frame.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_momento_check_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command is stopped, no frame that it leaves holds the token that it sends."""
+    monkeypatch.setattr(probe, "ROUNDS", 1)
+    wrong = []
+    with running_server(token=TOKEN) as server, configured(server.cache_settings()):
+        # Each line would take minutes; these differ from run to run.
+        for line in accumulate(repeat(0), lambda at, _: at + random.randint(1, 100)):
+            error = interrupted(call_command, "momento_check", line=line, kind=Interrupt)
+            if error is None:
+                break
+            wrong += [line] * seen_in(shown_by(error, below=""), *SECRETS)
+        gc.collect()
+    assert line > 1000
+    assert wrong == []
 
-    After an exception of a trace function, a thread may go on handling what it was handling.
+
+def interrupted(
+    function: Callable[..., object], *args: Any, line: int, kind: type[BaseException]
+) -> BaseException | None:
+    """Call the function with an exception at the n-th line of the package; return what comes out.
+
+    It runs in a thread of its own: after an exception of a trace function, a thread may go on
+    handling what it was handling.
     """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *args).result()
-
-
-def interrupted_at(line: int, kind: type[BaseException]) -> BaseException | None:
-    """Build with an exception at the n-th line of the package; return what comes out of it."""
     left = line
+    raised: list[BaseException] = []
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        # The outermost has read nothing before it builds, and is putting away what is left after.
-        if event == "line" and frame.f_code is not MomentoCache.__init__.__code__:
+        if event == "line" and frame.f_code not in OUTERMOST and not begins_with_lock(frame):
             left -= 1
             if left < 0:
                 sys.settrace(None)
                 raise kind
         return trace
 
-    conf._remembered.cache_clear()
-    sys.settrace(trace)
-    try:
-        caches.create_connection("default")
-    except BaseException as error:  # noqa: BLE001 - returned
-        return error
-    finally:
-        sys.settrace(None)
-    return None
+    def call() -> None:
+        sys.settrace(trace)
+        try:
+            function(*args)
+        except BaseException as error:  # noqa: BLE001 - returned
+            raised.append(error)
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    return raised[0] if raised else None
+
+
+def begins_with_lock(frame: FrameType) -> bool:
+    """Whether it is at a with statement: nothing but a trace function comes before its end."""
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
 
 
 class TimeIsUp(OSError):
