@@ -23,6 +23,7 @@ from .exceptions import (
 from .failures import LEAST_TIME_LEFT, RetryBudget, may_retry
 from .gates import OUR_SHORTAGE, Gates, Tickets, breaker
 from .operation import Operation
+from .parsers import shown_name
 from .process import RECENT, PerProcess
 from .tokens import TokenSource
 from .transport import Origin, Transport
@@ -76,7 +77,7 @@ class Account:
 
     def __init__(self, key: _AccountKey) -> None:
         self.token = TokenSource(key.token)
-        self.breaker = breaker(_ACCOUNT_DEADLINE, f"cache {key.location!r}")
+        self.breaker = breaker(_ACCOUNT_DEADLINE, f"cache {shown_name(key.location)!r}")
 
 
 _ACCOUNTS: PerProcess[_AccountKey, Account] = PerProcess(Account, recent=RECENT)
@@ -112,7 +113,7 @@ class MomentoClient:
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._location = options.location
+        self._location = options.shown_location
         self._path = f"/cache/{options.location}?key_base64="
         self._patience = _WAITING * options.request_timeout
         self._width = options.max_connections

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .failures import LogLimiter
 from .generation import Generation, MarkerAge
 from .owed import Ledger, Owed
+from .parsers import shown_name
 from .process import RECENT, PerProcess
 
 logger = logging.getLogger("django_momento_http")
@@ -30,8 +31,8 @@ class NamespaceKey(NamedTuple):
 
     def __str__(self) -> str:
         """Name it as lines of the log do."""
-        prefix = f", KEY_PREFIX {self.key_prefix!r}" if self.key_prefix else ""
-        return f"the Momento cache {self.location!r}{prefix}"
+        prefix = f", KEY_PREFIX {shown_name(self.key_prefix)!r}" if self.key_prefix else ""
+        return f"the Momento cache {shown_name(self.location)!r}{prefix}"
 
 
 class Namespace:

@@ -13,6 +13,7 @@ from .exceptions import (
     StoredValueError,
 )
 from .namespace import Namespace
+from .parsers import shown_name
 
 logger = logging.getLogger("django_momento_http")
 
@@ -24,7 +25,7 @@ class OnError:
     """What one configuration does with errors; lines never hold a key, a value or a token."""
 
     def __init__(self, namespace: Namespace, counters: Counters, *, raises: bool) -> None:
-        self._location = namespace.key.location
+        self._location = shown_name(namespace.key.location)
         self._name = str(namespace.key)
         self._counters = counters
         self._raises = raises

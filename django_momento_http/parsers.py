@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"[0-9]{1,19}(?:\.[0-9]*)?|\.[0-9]+")
 _SHORT = 16
 _LARGE = 10**16
 _SIZED = (bytes, list, tuple, dict, set)
-_LONG_RUN = re.compile(rf"[^._~-]{{{_SHORT + 1}}}")
+_LONG_RUN = re.compile(rf"[^._~:/ -]{{{_SHORT + 1}}}")
 
 
 def shown(value: object, known: Iterable[str] = ()) -> str:

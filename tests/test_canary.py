@@ -379,6 +379,7 @@ def test_the_canary_sees_a_leak(leak: Callable[[Watch], None]) -> None:
         (TOKEN[:7], False),
         ("nothing of it", False),
     ],
+    ids=["whole", "its beginning", "its end", "seven of it", "nothing of it"],
 )
 def test_what_counts_as_seen(text: str, is_seen: bool) -> None:
     """Eight characters in a row are a sighting, seven are not."""

@@ -1,10 +1,11 @@
 """A credential in the wrong place is shown by nobody: no error, page, check or command."""
 
 import json
+import logging
 import secrets
 import string
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import Any
 
@@ -17,6 +18,8 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_momento_http.conf import RULES
+from django_momento_http.exceptions import MomentoError
+from django_momento_http.testing import Fault, running_server
 from tests.canary import chain, reports_on, seen_in, shown_by
 
 
@@ -178,3 +181,39 @@ def test_names_of_caches(location: str, shown: str) -> None:
     """A name made of words is shown whole, one that could be a token by its beginning."""
     with override_settings(CACHES={"default": row({"SPEED": 1}, LOCATION=location)}):
         assert shown in str(raised_by_building("default"))
+
+
+@pytest.mark.parametrize("kind", ["token", "dotted", "web token"])
+@pytest.mark.parametrize("place", ["LOCATION", "KEY_PREFIX"])
+@pytest.mark.parametrize("status", [None, 404])
+def test_no_use_shows_it(
+    kind: str, place: str, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token for the name of a cache, or for a prefix, is in no line, error, page or repr."""
+    caplog.set_level(logging.DEBUG)
+    credential = CREDENTIALS[kind][0]
+    texts = []
+    with running_server(token=TOKEN) as server:
+        endpoint = "http://127.0.0.1:9" if status is None else server.endpoint
+        server.inject(Fault(status=status or 500, body=b"Cache Not Found", times=None))
+        for mode in ("miss", "raise"):
+            given = row({"ENDPOINT": endpoint, "ON_ERROR": mode}, **{place: credential})
+            with override_settings(CACHES={"default": given}):
+                for operation in (caches["default"].clear, lambda: caches["default"].get("a")):
+                    error = raised_by(operation)
+                    if isinstance(error, MomentoError):
+                        texts += [shown_by(error), reports_on(error, with_settings=False)]
+                texts.append(repr(caches["default"]))
+    assert len(texts) == 6
+    assert caplog.messages
+    texts += caplog.messages
+    assert [text for text in texts if is_seen(text, (credential,))] == []
+
+
+def raised_by(function: Callable[[], object]) -> Exception | None:
+    """Return what a function raises."""
+    try:
+        function()
+    except MomentoError as error:
+        return error
+    return None
