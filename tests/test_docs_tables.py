@@ -41,7 +41,6 @@ from tests.documents import (
     table,
 )
 
-GENERATOR = inspect.CO_GENERATOR
 PACKAGE = Path(django_momento_http.__file__).parent
 DEFAULTS: dict[str, Any] = {rule.name: rule.default for rule in RULES}
 # So that a machine with much to do fails no request.
@@ -467,7 +466,8 @@ def test_the_walk_of_a_get_many(server: RunningServer) -> None:
     def note(frame: types.FrameType, event: str, _: object) -> None:
         path = Path(frame.f_code.co_filename)
         # A plan begins to run when it is first asked, and not where it is made.
-        if event == "call" and path.parent == PACKAGE and not frame.f_code.co_flags & GENERATOR:
+        is_plan = frame.f_code.co_flags & inspect.CO_COROUTINE
+        if event == "call" and path.parent == PACKAGE and not is_plan:
             entered.setdefault(room_of[path.stem])
 
     with server.override_settings(**PATIENT, CLEAR_MAX_AGE=None):
