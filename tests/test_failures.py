@@ -1,12 +1,16 @@
 """The failure policy: what is retried, when the breaker opens and closes, what is logged."""
 
+import os
+import random
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from django_momento_http.counters import Counters
 from django_momento_http.exceptions import (
     AccessDenied,
     BadRequest,
@@ -22,6 +26,7 @@ from django_momento_http.exceptions import (
     TransportError,
 )
 from django_momento_http.failures import Breaker, Condition, LogLimiter, RetryBudget, may_retry
+from django_momento_http.gates import Gates, Tickets
 
 from .benchmark import load
 
@@ -623,6 +628,126 @@ def test_many_threads_leave_it_working(clock: Clock) -> None:
     succeed(breaker, 20)
     assert breaker.state == "closed"
     assert fail(breaker, ENOUGH_FAILURES) == 3
+
+
+LOCKED: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]] = {
+    "breaker, record": lambda: _with(Breaker(DEADLINE), lambda b: b.record(0, TimedOut(), 1.0)),
+    "breaker, probe": lambda: _with(_opened(), lambda b: b.admit()),
+    "budget, earn": lambda: _with(_spent(), lambda b: b.earn()),
+    "budget, spend": lambda: _with(RetryBudget(), lambda b: b.spend()),
+    "limiter": lambda: _with(LogLimiter(), lambda limiter: limiter.allow("get", "timeout")),
+    "counters": lambda: _with(Counters(), lambda counters: counters.moved(1, 1, 1)),
+    "counters, snapshot": lambda: _with(Counters(), lambda counters: counters.snapshot()),
+}
+
+
+def _with(owner: Any, use: Callable[[Any], Any]) -> tuple[Any, Callable[[], Any]]:
+    return owner, lambda: use(owner)
+
+
+def _opened() -> Breaker:
+    breaker = Breaker(DEADLINE, lambda: 0.0)
+    fail(breaker, 3)
+    breaker._clock = lambda: 60.0
+    return breaker
+
+
+def _spent() -> RetryBudget:
+    budget = RetryBudget()
+    budget.spend()
+    return budget
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_a_signal_handler_may_come_while_its_thread_holds_a_lock(name: str) -> None:
+    """A handler that uses the cache waits for nothing that the code below it holds."""
+    owner, use = LOCKED[name]()
+
+    def interrupted() -> None:
+        with owner._lock:
+            use()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_step_that_a_signal_handler_overtakes_is_taken_again(clock: Clock) -> None:
+    """What the handler made of the breaker stays, and so does what it interrupted."""
+    handled: list[int] = []
+
+    def interrupted_clock() -> float:
+        if not handled:
+            handled.append(1)
+            breaker.record(0, TimedOut(), DEADLINE)  # the handler's own operation fails
+        return clock.now
+
+    breaker = Breaker(DEADLINE, interrupted_clock)
+    breaker.record(0, TimedOut(), DEADLINE)
+    assert breaker.condition.lost == 2.0
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises, at any instruction."""
+
+
+@pytest.fixture
+def interrupt_at() -> Iterator[Callable[[float], None]]:
+    """A function that has this thread interrupted once, so many seconds from now."""
+
+    def handler(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[func-returns-value]
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+# 20,000 take ten seconds.
+INTERRUPTS = int(os.environ.get("BREAKER_INTERRUPTS", "1500"))
+
+
+def test_no_interrupt_leaves_a_breaker_open_for_ever(interrupt_at: Callable[[float], None]) -> None:
+    """A ticket may be lost at any instruction: a minute later a success closes both breakers."""
+    now, chance = Clock(), random.Random(1)
+    service, account = (Breaker(DEADLINE, now, chance.random) for _ in range(2))
+    gates = Gates(service, account)
+    errors = [None, None, TimedOut(), TransportError(), AccessDenied(status=401), RateLimited()]
+
+    def operate() -> None:
+        for _ in range(10_000):
+            now.now += 0.1
+            tickets = gates.admit()
+            if not isinstance(tickets, CircuitOpen):
+                gates.record(tickets, chance.choice(errors), chance.random() * DEADLINE)
+            gates.is_unimpaired  # noqa: B018
+
+    interrupted = 0
+    while interrupted < INTERRUPTS:
+        try:
+            interrupt_at(chance.random() * 0.0005)
+            operate()
+        except Interrupted:
+            interrupted += 1
+        if interrupted % 50 == 0:
+            now.now += 60
+            for _ in range(20):
+                gates.record(admitted_by(gates), None, 0.002)
+            assert (service.state, account.state) == ("closed", "closed")
+            assert service.condition.is_calm
+    other = threading.Thread(target=lambda: service.record(0, TimedOut(), 1.0), daemon=True)
+    other.start()
+    other.join(5)
+    assert not other.is_alive()
+
+
+def admitted_by(gates: Gates) -> Tickets:
+    """Return tickets, which there must be."""
+    tickets = gates.admit()
+    assert not isinstance(tickets, CircuitOpen)
+    return tickets
 
 
 def test_one_line_in_ten_seconds(clock: Clock) -> None:

@@ -4,12 +4,13 @@ Times are measured here, because they are the promise. Where nothing is waited f
 the processor's time: a busy machine adds to the wall's.
 """
 
+import asyncio
 import logging
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django.test import override_settings
 
 from django_momento_http.cache import MomentoCache
+from django_momento_http.server import Config, Server, Service
 from django_momento_http.store import forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
 from tests.scripted import scripted, silent
@@ -150,6 +152,66 @@ def test_recovery_is_seen(server: RunningServer) -> None:
     assert cache.get("a") == 1
     assert cache.stats()["breaker"] == "closed"
     forget_endpoint(server.endpoint)
+
+
+class Restarted:
+    """A server that can go away and come back on its port."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._server = Server(Service(Config(token="a-token")))
+        self.start()
+        self.endpoint = self._server.endpoint
+
+    def start(self, port: int = 0) -> None:
+        self._do(self._server.start(port=port))
+
+    def stop(self) -> None:
+        self._do(self._server.stop())
+
+    def close(self) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        forget_endpoint(self.endpoint)
+
+    def _do(self, step: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+
+
+@pytest.fixture
+def restarted() -> Iterator[Restarted]:
+    server = Restarted()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize(("seconds", "is_noticed"), [(0.2, False), (0.4, False), (10.0, True)])
+def test_a_restart_of_the_service(restarted: Restarted, seconds: float, is_noticed: bool) -> None:
+    """Six threads read on meanwhile; when it was short, the first reads after it have their values.
+
+    The breaker's clock is moved, so that each thread is refused forty times in the seconds.
+    """
+    cache = backend(restarted.endpoint, CLEAR_MAX_AGE=None)
+    cache.set("a", 1)
+    breaker = cache._shared._client._service.breaker
+    began, ahead = time.monotonic(), 0.0
+    breaker._clock = lambda: began + ahead
+    restarted.stop()
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(40):
+            assert list(threads.map(lambda _: cache.get("a"), range(6))) == [None] * 6
+            ahead += seconds / 40
+        restarted.start(int(restarted.endpoint.rpartition(":")[2]))
+        assert cache.stats()["breaker"] == ("open" if is_noticed else "closed")
+        if is_noticed:
+            ahead += 20
+            assert cache.get("a") == 1
+        assert list(threads.map(lambda _: cache.get("a"), range(6))) == [1] * 6
+    assert cache.stats()["breaker"] == "closed"
 
 
 def test_a_dying_service_is_not_hammered(server: RunningServer) -> None:
