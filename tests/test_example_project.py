@@ -6,11 +6,14 @@ imports it.
 
 import os
 import re
+import select
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +24,9 @@ from django_momento_http.testing import running_server
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "example_project"
+SETTINGS = EXAMPLE / "mysite" / "settings.py"
+PROCESSES = Path("/proc/self/environ")
+SECRETS = ("EXAMPLE_SECRET_KEY", "MOMENTO_API_KEY")
 PATIENCE = 30  # seconds for a process that hangs; none of them should
 
 
@@ -39,21 +45,32 @@ class Site:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.output = ""
-        self.visitor = requests.Session()
-        self.visitor.trust_env = False
+        self.visitor = new_visitor()
 
     @cached_property
     def address(self) -> str:
         """Read the process's output until it says where it is."""
+        return self.read_until(r"(?:Open|running on) (http://[\d.]+:\d+)")
+
+    @cached_property
+    def local_server(self) -> str:
+        """Read on until it says where its local server is."""
+        assert self.address
+        return self.read_until(r"a local server \((http://[\d.]+:\d+)\)")
+
+    def read_until(self, pattern: str) -> str:
+        """Read the process's output up to a line, and give what was looked for in it."""
         for line in self.process.stdout:
             self.output += line.decode()
-            if found := re.search(r"(?:Open|running on) (http://[\d.]+:\d+)", line.decode()):
+            if found := re.search(pattern, line.decode()):
                 return found.group(1)
         raise AssertionError(self.output)
 
     def get(self, path: str) -> str:
         """Give the text of a page."""
         response = self.visitor.get(self.address + path, timeout=PATIENCE)
+        # On an older connection, the kernel holds the second half of each answer back for 40 ms.
+        self.visitor.close()
 
         assert response.status_code == 200, response.text[:2000]
         return response.text
@@ -76,6 +93,13 @@ class Site:
             self.rest_of_output()
         self.process.stdout.close()
         self.visitor.close()
+
+
+def new_visitor() -> requests.Session:
+    """Give a visitor without cookies."""
+    visitor = requests.Session()
+    visitor.trust_env = False
+    return visitor
 
 
 def without_account(directory: Path) -> dict[str, str]:
@@ -132,9 +156,65 @@ def manage(environ: dict[str, str], *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+PAGES = ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")
+
+
+@pytest.fixture(scope="module")
+def visited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[str]]]:
+    """The example, each of whose pages was visited once, with what that showed."""
+    with starting(without_account(tmp_path_factory.mktemp("visited"))) as start_site:
+        site = start_site()
+        yield site, [site.get(path) for path in PAGES]
+
+
+@pytest.fixture
+def site(visited: tuple[Site, list[str]]) -> Iterator[Site]:
+    """That site, with a new visitor."""
+    site, _ = visited
+    site.visitor.close()
+    site.visitor = new_visitor()
+    return site
+
+
 def verdict(page: str) -> str:
     """Read whether the page was computed or came from the cache."""
     return re.search(r'class="verdict[^>]*>([^<]+)<', page).group(1)
+
+
+def reload(site: Site, path: Path) -> None:
+    """Change a file's time until the site sees it, which it may not before it has seen the file."""
+    for seconds in range(PATIENCE):
+        moment = time.time() + seconds
+        os.utime(path, (moment, moment))
+        while select.select([site.process.stdout], [], [], 2)[0]:
+            line = site.process.stdout.readline().decode()
+            assert line, site.output
+            if "changed, reloading" in line:
+                del site.address
+                return
+    raise AssertionError(site.output)
+
+
+def environment_of(process: int) -> dict[str, str]:
+    """Give a process's environment, as far as its owner can see it."""
+    entries = Path("/proc", str(process), "environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if entry)
+
+
+def command_lines(group: int) -> dict[int, str]:
+    """Give the command line of each process of a group, as every user can see it."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(path.name)) == group:
+                found[int(path.name)] = (path / "cmdline").read_text()
+    return found
+
+
+def session_cookie(visitor: requests.Session) -> str:
+    """Give the one cookie that names a session."""
+    (value,) = (cookie.value for cookie in visitor.cookies if cookie.name.startswith("session"))
+    return value
 
 
 def calls(page: str) -> list[tuple[str, str]]:
@@ -142,12 +222,13 @@ def calls(page: str) -> list[tuple[str, str]]:
     return re.findall(r"<tr><td>(\w+)</td><td>([^<]+)</td>", page)
 
 
-def test_the_second_visit_of_every_page_comes_from_the_cache(start: Callable[..., Site]) -> None:
+def test_the_second_visit_of_every_page_comes_from_the_cache(
+    visited: tuple[Site, list[str]], site: Site
+) -> None:
     """What one visit computed, the next finds."""
-    site = start()
-    # The rows of the last page are the list's, which has been here before.
-    firsts = [site.get(path) for path in ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")]
-    seconds = [site.get(path) for path in ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")]
+    # The rows of the last page are the list's, which has been visited before.
+    _, firsts = visited
+    seconds = [site.get(path) for path in PAGES]
 
     assert [verdict(page) for page in firsts] == ["Computed"] * 3 + ["Came from the cache"]
     assert [verdict(page) for page in seconds] == ["Came from the cache"] * 4
@@ -169,9 +250,8 @@ def test_an_async_view_computes_what_it_does_not_find(start: Callable[..., Site]
     assert ("get_many", "12 of 60 hit") in calls(site.get("/"))
 
 
-def test_an_edit_shows_on_every_page_at_once(start: Callable[..., Site]) -> None:
+def test_an_edit_shows_on_every_page_at_once(site: Site) -> None:
     """After the form is saved no page shows the old name, and what was not touched is kept."""
-    site = start()
     pages = ("/", "/lights/slettnes/", "/tonight/", "/pole-to-pole/")
     before = [site.get(path) for path in pages]
 
@@ -188,9 +268,8 @@ def test_an_edit_shows_on_every_page_at_once(start: Callable[..., Site]) -> None
     assert verdict(after[2]) == "Computed"
 
 
-def test_a_bad_form_changes_nothing(start: Callable[..., Site]) -> None:
+def test_a_bad_form_changes_nothing(site: Site) -> None:
     """A value out of range is refused beside its field, and the cache is not touched."""
-    site = start()
     site.get("/lights/guia/")
 
     refused = site.save("/lights/guia/edit/", name="Guia", dusk_angle="99", note="")
@@ -199,9 +278,8 @@ def test_a_bad_form_changes_nothing(start: Callable[..., Site]) -> None:
     assert verdict(site.get("/lights/guia/")) == "Came from the cache"
 
 
-def test_the_session_remembers_the_visitor(start: Callable[..., Site]) -> None:
+def test_the_session_remembers_the_visitor(site: Site) -> None:
     """Visits are counted and listed per visitor, and the session's key is never shown."""
-    site = start()
     site.get("/lights/guia/")
 
     page = site.get("/lights/galle/")
@@ -209,7 +287,81 @@ def test_the_session_remembers_the_visitor(start: Callable[..., Site]) -> None:
     assert "opened 2 lighthouse pages" in page
     assert "Guia</a>" in page
     assert ("get", "hit") in calls(page)
-    assert site.visitor.cookies["sessionid"] not in page
+    assert session_cookie(site.visitor) not in page
+
+
+def test_a_key_in_the_repository_signs_nothing(environ: dict[str, str]) -> None:
+    """Each process makes a key of its own up, unless the environment has one."""
+    show = (
+        "shell",
+        "-v",
+        "0",
+        "-c",
+        "from django.conf import settings; print(settings.SECRET_KEY)",
+    )
+    keys = [manage(environ, *show).strip() for _ in range(2)]
+
+    assert len(set(keys)) == 2
+    assert all(len(key) >= 50 and key not in SETTINGS.read_text() for key in keys)
+    assert manage(environ | {"EXAMPLE_SECRET_KEY": "mine"}, *show).strip() == "mine"
+
+
+def test_the_local_server_takes_the_token_of_the_run_only(site: Site) -> None:
+    """Other users of the machine, who can reach the local server, may not read or write."""
+    target = f"{site.local_server}/cache/default-cache?key=a&ttl_seconds=60"
+
+    for token in ("any-token", "test-token", ""):
+        for method in ("GET", "PUT", "DELETE"):
+            reply = site.visitor.request(method, target, headers={"Authorization": token})
+            assert reply.status_code == 401
+
+
+@pytest.mark.skipif(not PROCESSES.exists(), reason="reads what Linux says of processes")
+def test_secrets_are_seen_by_their_owner_alone(site: Site) -> None:
+    """Key and token stand on no command line, in no output, and in no file."""
+    assert site.local_server
+    lines = command_lines(site.process.pid)
+    (child,) = lines.keys() - {site.process.pid}
+    environ = environment_of(child)
+    secrets = [environ[name] for name in SECRETS]
+    directory = Path(environ["EXAMPLE_DATABASE"]).parent
+
+    assert len(set(secrets)) == 2
+    for secret in secrets:
+        assert len(secret) >= 50
+        assert not any(secret in line for line in lines.values())
+        assert secret not in site.output
+        assert not any(secret.encode() in path.read_bytes() for path in directory.iterdir())
+
+
+def test_a_reload_keeps_what_the_run_has(start: Callable[..., Site], tmp_path: Path) -> None:
+    """After an edit of the code the visitor's session goes on and pages come from the cache."""
+    copy = shutil.copytree(EXAMPLE, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sqlite3"))
+    site = start(str(copy / "manage.py"), "runserver", "0")
+    site.get("/lights/guia/")
+
+    reload(site, copy / "lighthouses" / "views.py")
+    page = site.get("/lights/guia/")
+
+    assert verdict(page) == "Came from the cache"
+    assert "opened 2 lighthouse pages" in page
+
+
+def test_a_visitor_of_an_earlier_run_is_new(start: Callable[..., Site]) -> None:
+    """Cookies that another key has signed neither fail nor leave a line in the log."""
+    earlier, site = start(), start()
+    earlier.get("/lights/guia/")
+    earlier.save("/lights/guia/edit/", name="Guia", dusk_angle="6", note="")
+
+    site.visitor.cookies.update(earlier.visitor.cookies)
+    first, second = site.get("/lights/guia/"), site.get("/lights/guia/")
+    saved = site.save("/lights/guia/edit/", name="Guia", dusk_angle="6", note="")
+    site.process.terminate()
+
+    assert "opened 1 lighthouse page." in first
+    assert "opened 2 lighthouse pages." in second
+    assert "is forgotten" in saved.text
+    assert "corrupted" not in site.rest_of_output()
 
 
 @pytest.mark.parametrize("options", [["--noreload"], []], ids=["noreload", "reload"])

@@ -1,7 +1,8 @@
 """Starts django_momento_http's local server as a child, and ends it with its parent.
 
 It knows nothing of Django. The child watches its standard input, whose other end only the parent
-holds: however the parent ends, even killed, the pipe closes and the child stops.
+holds: however the parent ends, even killed, the pipe closes and the child stops. It takes the token
+that it finds in MOMENTO_API_KEY, and no other.
 """
 
 import os
@@ -50,4 +51,6 @@ def _stop_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_stop_with_parent, daemon=True).start()
+    # Not on the command line, which every user of the machine can read.
+    sys.argv += ["--token", os.environ["MOMENTO_API_KEY"]]
     runpy.run_module("django_momento_http.server", run_name="__main__", alter_sys=True)

@@ -3,12 +3,20 @@
 It does not know whether MOMENTO_ENDPOINT is the service or the local server that manage.py starts.
 """
 
+import hashlib
 import os
+import secrets
 from pathlib import Path
 
 from mysite.local_server import CACHE_NAME
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+# It signs cached values too. manage.py runserver makes a new one for each run; one of your own in
+# EXAMPLE_SECRET_KEY lets several processes, or runs, share sessions and an account's cache.
+SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY") or secrets.token_urlsafe(48)
+# Tells what this key has signed from what other runs have, which would be refused with a warning.
+SIGNED_BY = hashlib.sha256(SECRET_KEY.encode()).hexdigest()[:8]
 
 if os.environ.get("MOMENTO_API_KEY"):
     # TOKEN, REGION and ENDPOINT are left out: the backend reads MOMENTO_API_KEY, MOMENTO_REGION
@@ -19,7 +27,7 @@ if os.environ.get("MOMENTO_API_KEY"):
             "BACKEND": "lighthouses.recording.RecordedMomentoCache",
             "LOCATION": CACHE_NAME,
             "TIMEOUT": 600,
-            "KEY_PREFIX": "lighthouses",
+            "KEY_PREFIX": f"lighthouses-{SIGNED_BY}",
         }
     }
     place = os.environ.get("MOMENTO_ENDPOINT") or os.environ.get("MOMENTO_REGION") or "Momento"
@@ -32,8 +40,9 @@ else:
     CACHE_SHOWN = "this process's own memory (MOMENTO_API_KEY is not set)"
 
 SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+SESSION_COOKIE_NAME = f"session-{SIGNED_BY}"
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
 
-SECRET_KEY = "for-the-demonstration-only-never-use-this-key-elsewhere"  # it signs cached values too
 DEBUG = True
 
 INSTALLED_APPS = [
