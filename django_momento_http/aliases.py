@@ -14,7 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .cache import MomentoCache
-from .conf import RULES, Options
+from .conf import Options
+from .rules import RULES
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ W002   sessions are kept in the cache alone, and end before SESSION_COOKIE_AGE
 W003   SERIALIZER is "json" where the cache middleware stores responses
 W004   SERIALIZER is "json" where sessions may hold what JSON cannot
 W005   the token says of itself that it has expired
-W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER or SIGNING_KEY
+W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER, SIGNING_KEY or MAX_TTL
 W007   ON_ERROR is "miss" where request limits or login locks are counted
 W008   the token looks typed into the settings (only with ``check --deploy``)
 W009   an option stands beside OPTIONS, or OPTIONS is misspelt: nobody reads it
+W010   SIGNING_KEY is short, so that it could be guessed
+W011   the v1 key in TOKEN names a host that is not Momento's
 =====  ============================================================================
 
 Each id stands behind ``django_momento_http.``. All run offline and look only at aliases whose
@@ -27,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
@@ -39,16 +42,22 @@ from .parsers import shown
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
 _SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backends.cached_db"}
 _JSON_SESSIONS = "django.contrib.sessions.serializers.JSONSerializer"
+_UNREADABLE = "they may not be able to read each other's values"
+_FORGOTTEN = "a clear() through the lower is forgotten before values of the higher expire"
+# A shorter key is likely to be made of words; secrets.token_urlsafe(32) has 43 characters.
+_SHORT_KEY = 32
+_HOST_OF_MOMENTO = ".momentohq.com"
 _CACHE_MIDDLEWARE = {
     "django.middleware.cache.UpdateCacheMiddleware",
     "django.middleware.cache.CacheMiddleware",
 }
 
 
-# What aliases that share their values must have in common.
-_MUST_AGREE: tuple[tuple[str, Callable[[Alias], object]], ...] = (
-    ("SERIALIZER", lambda alias: alias.options.serializer.code),
-    ("SIGNING_KEY", lambda alias: alias.options.signing_key),
+# What aliases that share their values must have in common, and what happens where they do not.
+_MUST_AGREE: tuple[tuple[str, Callable[[Alias], object], str], ...] = (
+    ("SERIALIZER", lambda alias: alias.options.serializer.code, _UNREADABLE),
+    ("SIGNING_KEY", lambda alias: alias.options.signing_key, _UNREADABLE),
+    ("MAX_TTL", lambda alias: alias.options.max_ttl, _FORGOTTEN),
 )
 
 
@@ -215,14 +224,17 @@ def _aliases_disagree(project: Project) -> Iterator[Finding]:
     for alias in project.aliases:
         groups[alias.options.endpoint, alias.options.location, alias.key_prefix].append(alias)
     for group in groups.values():
-        differing = [name for name, read in _MUST_AGREE if len(set(map(read, group))) > 1]
+        differing = {
+            name: effect for name, read, effect in _MUST_AGREE if len(set(map(read, group))) > 1
+        }
         if differing:
             others = ", ".join(repr(alias.name) for alias in group[1:])
+            names = " and ".join(differing)
             yield Finding(
                 group[0].name,
-                f"It shares LOCATION and KEY_PREFIX with {others}, but not"
-                f" {' and '.join(differing)}: they may not be able to read each other's values.",
-                f"Give each a KEY_PREFIX of its own, or the same {' and '.join(differing)}.",
+                f"It shares LOCATION and KEY_PREFIX with {others}, but not {names}:"
+                f" {'; '.join(dict.fromkeys(differing.values()))}.",
+                f"Give each a KEY_PREFIX of its own, or the same {names}.",
             )
 
 
@@ -268,6 +280,32 @@ def _beside_options(project: Project) -> Iterator[Finding]:
         )
 
 
+def _short_signing_key(project: Project) -> Iterator[Finding]:
+    for alias in project.aliases:
+        key = alias.options.signing_key
+        if key is not None and len(key) < _SHORT_KEY:
+            yield Finding(
+                alias.name,
+                f"SIGNING_KEY has fewer than {_SHORT_KEY} characters: whoever can read the cache"
+                " may find it by trying words, and could then write what your site believes.",
+                "Make a random one, as secrets.token_urlsafe(32) does; what is stored already"
+                " becomes misses.",
+            )
+
+
+def _key_names_a_foreign_host(project: Project) -> Iterator[Finding]:
+    for alias in project.aliases:
+        host = urlsplit(alias.options.endpoint).hostname or ""
+        if alias.options.has_endpoint_of_key and not host.endswith(_HOST_OF_MOMENTO):
+            yield Finding(
+                alias.name,
+                f"The v1 key in TOKEN sends requests, and the token in them, to {host}, which is"
+                f" not under {_HOST_OF_MOMENTO.removeprefix('.')}.",
+                "Check where the key comes from. If the host is right, as for a private cell, set"
+                " ENDPOINT to it.",
+            )
+
+
 CHECKS = (
     Check("E001", _bad_settings),
     Check("W001", _timeout_above_max_ttl),
@@ -279,6 +317,8 @@ CHECKS = (
     Check("W007", _limits_unguarded),
     Check("W008", _token_typed_in, deploy=True),
     Check("W009", _beside_options),
+    Check("W010", _short_signing_key),
+    Check("W011", _key_names_a_foreign_host),
 )
 
 # What they ask of settings

@@ -1,13 +1,11 @@
 """OPTIONS and the environment, read once into one frozen ``Options``.
 
-``RULES`` is the one list of what may be set. It knows what settings mean, not what is
-done with them: no connection, no request, and no file but the existence of CA_BUNDLE.
+``rules`` lists what may be set; this says where each value comes from and how they go together. It
+knows nothing of what is done with them: no connection, no request.
 """
 
-import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,25 +13,16 @@ from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import compressors, parsers, serializers
+from . import parsers
 from .compressors import Compressor
-from .credentials import Credential, parse_token, split_token
-from .endpoints import is_plain_to_elsewhere, parse_endpoint, parse_proxy
+from .credentials import Credential
+from .endpoints import is_plain_to_elsewhere
 from .interrupts import is_raised_by_signal_handler
-from .regions import ENDPOINTS
 from .registry import Coded
+from .rules import RULES, Rule
 from .serializers import Serializer
 
-__all__ = ["RULES", "Credential", "Options", "Rule", "read_options", "split_token"]
-
 _LOCATION = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._~-]+")
-_ABOVE_ZERO = math.ulp(0.0)
-# Long enough for any network; short enough that milliseconds given for seconds are noticed.
-_LONGEST_TIMEOUT = 60
-_A_TIMEOUT = f"a number of seconds above 0, at most {_LONGEST_TIMEOUT}"
-_MOST_CONNECTIONS = 1024
-# 68 years in seconds, and the largest number that a service could keep in a signed 32-bit field.
-_LONGEST_TTL = 2**31 - 1
 # Django's Redis backend takes these two without a meaning, too.
 _WITHOUT_MEANING = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 _BESIDE_OPTIONS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "LOCATION", "TIMEOUT", "VERSION"})
@@ -59,22 +48,13 @@ class Options:
     compress_min_bytes: int
     signing_key: str | None = field(repr=False)
     clear_max_age: float | None
+    # Nothing else said where requests go; it makes no other configuration.
+    has_endpoint_of_key: bool = field(default=False, compare=False)
 
     @property
     def shown_location(self) -> str:
         """The cache's name as messages and lines show it: it may be a token in the wrong place."""
         return parsers.shown_name(self.location)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One option; ``parse`` returns what a value means, or its ValueError says what is wrong."""
-
-    name: str
-    default: object
-    parse: Callable[[Any], Any]
-    meaning: str
-    environment: str | None = None
 
 
 def read_options(
@@ -182,6 +162,8 @@ def _parsed(rule: Rule, given: Mapping[str, object], inherited: Mapping[str, str
     try:
         return rule.parse(value)
     except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         problem = str(error)
     raise ValueError(f"{source} {problem}")
 
@@ -192,9 +174,11 @@ def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bo
         raise ValueError(
             "TOKEN is missing; set it in OPTIONS, or MOMENTO_API_KEY in the environment"
         )
+    endpoint_of_key = token.endpoint if isinstance(token, Credential) else None
+    says_where = parsed["ENDPOINT"] or parsed["REGION"]
     return Options(
         location=location,
-        endpoint=_endpoint(parsed, token.endpoint if isinstance(token, Credential) else None),
+        endpoint=_endpoint(parsed, endpoint_of_key),
         token=token.secret if isinstance(token, Credential) else token,
         proxy=parsed["PROXY"],
         ca_bundle=parsed["CA_BUNDLE"],
@@ -208,6 +192,7 @@ def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bo
         compress_min_bytes=parsed["COMPRESS_MIN_BYTES"],
         signing_key=parsed["SIGNING_KEY"],
         clear_max_age=parsed["CLEAR_MAX_AGE"],
+        has_endpoint_of_key=says_where is None and endpoint_of_key is not None,
     )
 
 
@@ -215,11 +200,8 @@ def _endpoint(parsed: Mapping[str, Any], endpoint_of_key: str | None) -> str:
     """Return where requests go: ENDPOINT, else what the v1 key and REGION agree on."""
     endpoint: str | None = parsed["ENDPOINT"]
     if endpoint is not None:
-        if is_plain_to_elsewhere(endpoint) and not parsed["ALLOW_PLAIN_HTTP"]:
-            raise ValueError(
-                "ENDPOINT must begin with https://, because plain http shows the token to the"
-                " network; ALLOW_PLAIN_HTTP permits it"
-            )
+        if not parsed["ALLOW_PLAIN_HTTP"]:
+            _check_secrecy(endpoint, parsed["PROXY"])
         return endpoint
     of_region: str | None = parsed["REGION"]
     if endpoint_of_key and of_region and endpoint_of_key != of_region:
@@ -233,6 +215,20 @@ def _endpoint(parsed: Mapping[str, Any], endpoint_of_key: str | None) -> str:
         "REGION is missing, and so is ENDPOINT;"
         " set one of them in OPTIONS, or MOMENTO_REGION or MOMENTO_ENDPOINT in the environment"
     )
+
+
+def _check_secrecy(endpoint: str, proxy: str | None) -> None:
+    if is_plain_to_elsewhere(endpoint):
+        raise ValueError(
+            "ENDPOINT must begin with https://, because plain http shows the token to the"
+            " network; ALLOW_PLAIN_HTTP permits it"
+        )
+    # What goes to this host in the clear is seen by a proxy that lies in between.
+    if proxy and endpoint.startswith("http://") and is_plain_to_elsewhere(proxy):
+        raise ValueError(
+            "ENDPOINT must begin with https://, because plain http shows the token to PROXY, which"
+            " is on another host; ALLOW_PLAIN_HTTP permits it"
+        )
 
 
 def _connect_timeout(parsed: Mapping[str, Any], *, is_given: bool) -> float:
@@ -251,109 +247,3 @@ def _shown_location(location: object) -> str:
     # A cache URL taken apart by another library leaves "user:password@host" here.
     is_harmless = parsers.is_harmless(location) and "@" not in str(location)
     return repr(location) if is_harmless else "(LOCATION not shown)"
-
-
-RULES = (
-    Rule(
-        "REGION",
-        None,
-        parsers.one_of(ENDPOINTS),
-        "the region of the cache: a row of the regions table",
-        "MOMENTO_REGION",
-    ),
-    Rule(
-        "ENDPOINT",
-        None,
-        parse_endpoint,
-        "a full URL, or the bare host of a cell; wins over REGION",
-        "MOMENTO_ENDPOINT",
-    ),
-    Rule("ALLOW_PLAIN_HTTP", False, parsers.flag, "permit plain http to another host"),
-    Rule(
-        "PROXY",
-        None,
-        parsers.or_none(parse_proxy),
-        "URL of an HTTP proxy to tunnel through",
-    ),
-    Rule(
-        "CA_BUNDLE",
-        None,
-        parsers.or_none(parsers.file),
-        "path of a certificate bundle instead of the one requests ships",
-    ),
-    Rule(
-        "TOKEN",
-        None,
-        parse_token,
-        "an API key, a callable without arguments that returns one, or a dotted path to one",
-        "MOMENTO_API_KEY",
-    ),
-    Rule(
-        "ON_ERROR",
-        "miss",
-        parsers.one_of({"miss": "miss", "raise": "raise"}),
-        "trouble with the service is a miss and a log line, or a MomentoError",
-    ),
-    Rule(
-        "REQUEST_TIMEOUT",
-        1.0,
-        parsers.seconds(_A_TIMEOUT, _ABOVE_ZERO, _LONGEST_TIMEOUT),
-        "seconds that one operation may take in all",
-    ),
-    Rule(
-        "CONNECT_TIMEOUT",
-        0.5,
-        parsers.seconds(_A_TIMEOUT, _ABOVE_ZERO, _LONGEST_TIMEOUT),
-        "seconds of those for connecting",
-    ),
-    Rule(
-        "MAX_CONNECTIONS",
-        64,
-        parsers.whole(f"a whole number from 1 to {_MOST_CONNECTIONS}", 1, _MOST_CONNECTIONS),
-        "sockets kept per process and endpoint",
-    ),
-    Rule(
-        "MAX_TTL",
-        86400,
-        parsers.or_none(
-            parsers.whole(
-                f"a whole number of seconds from 1 to {_LONGEST_TTL}, or None", 1, _LONGEST_TTL
-            )
-        ),
-        "longest time to live, in seconds, that the cache takes; None: unbounded",
-    ),
-    Rule(
-        "SERIALIZER",
-        "pickle",
-        parsers.named("'pickle', 'json' or a dotted path to a class", serializers.find),
-        "how values become bytes: 'pickle', 'json' or a dotted path",
-    ),
-    Rule(
-        "COMPRESSOR",
-        "zlib",
-        parsers.or_none(
-            parsers.named("'zlib', 'zstd', a dotted path to a class, or None", compressors.find)
-        ),
-        "how bytes become fewer: 'zlib', 'zstd', a dotted path, or None",
-    ),
-    Rule(
-        "COMPRESS_MIN_BYTES",
-        1024,
-        parsers.whole("a whole number of bytes, 0 or more", 0, sys.maxsize),
-        "smaller payloads are stored as they are",
-    ),
-    Rule(
-        "SIGNING_KEY",
-        None,
-        parsers.or_none(parsers.secret),
-        "secret for the value signature; None: from SECRET_KEY",
-    ),
-    Rule(
-        "CLEAR_MAX_AGE",
-        10,
-        parsers.or_none(
-            parsers.seconds("a number of seconds, 0 or more, or None", 0, sys.float_info.max)
-        ),
-        "seconds a process trusts its copy of the clear marker; 0: none, None: no clear()",
-    ),
-)

@@ -27,6 +27,7 @@ from django_momento_http import beside, conf, credentials, probe
 from django_momento_http import cache as cache_module
 from django_momento_http.cache import MomentoCache
 from django_momento_http.frames import EmptiedFrames
+from django_momento_http.rules import RULES
 from django_momento_http.testing import running_server
 from tests.canary import PACKAGE, TOKEN, reports_on, seen_in, shown_by
 
@@ -39,7 +40,7 @@ def random_text() -> str:
 SIGNING_KEY, SECRET_KEY, OLD_KEY = random_text(), random_text(), random_text()
 SECRETS = (TOKEN, SIGNING_KEY, SECRET_KEY, OLD_KEY)
 NO_PEM = str(Path(__file__))
-OPTIONS = [rule.name for rule in conf.RULES]
+OPTIONS = [rule.name for rule in RULES]
 # What empties the frames below it.
 OUTERMOST = {MomentoCache.__init__.__code__, EmptiedFrames.__exit__.__code__}
 

@@ -19,6 +19,7 @@ from django_momento_http.checks import CHECKS, check_deployment, check_settings
 from django_momento_http.testing import RunningServer
 
 TOKEN = "canary-6f1d0c9be2"
+LONG_KEY = "secret-of-b-and-nobody-else-0123"
 JSON_SESSIONS = "django.contrib.sessions.serializers.JSONSerializer"
 CACHED = "django.contrib.sessions.backends.cache"
 CACHED_DB = "django.contrib.sessions.backends.cached_db"
@@ -62,9 +63,9 @@ def jwt(**claims: Any) -> str:
     return f"{encoded({'alg': 'none'})}.{encoded(claims)}.c2lnbmF0dXJl"
 
 
-def v1_key(secret: str = TOKEN) -> str:
-    """Return a v1 key of another region."""
-    return encoded({"endpoint": "cell-us-east-1-1.prod.a.momentohq.com", "api_key": secret})
+def v1_key(secret: str = TOKEN, host: str = "cell-us-east-1-1.prod.a.momentohq.com") -> str:
+    """Return a v1 key, of another region unless the host says otherwise."""
+    return encoded({"endpoint": host, "api_key": secret})
 
 
 def checked(**options: Any) -> str:
@@ -233,13 +234,28 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "W006",
-        {"CACHES": {"default": momento(), "b": momento(SIGNING_KEY="secret-of-b")}},
+        {"CACHES": {"default": momento(), "b": momento(SIGNING_KEY=LONG_KEY)}},
         "but not SIGNING_KEY:",
     ),
     (
         "W006",
-        {"CACHES": {"default": momento(), "b": momento(SERIALIZER="json", SIGNING_KEY="k")}},
-        "but not SERIALIZER and SIGNING_KEY:",
+        {"CACHES": {"default": momento(), "b": momento(SERIALIZER="json", SIGNING_KEY=LONG_KEY)}},
+        "but not SERIALIZER and SIGNING_KEY: they may not be able to read each other's values.",
+    ),
+    (
+        "W006",
+        {"CACHES": {"default": momento(), "b": momento(MAX_TTL=3600)}},
+        "but not MAX_TTL: a clear() through the lower is forgotten before",
+    ),
+    (
+        "W006",
+        {
+            "CACHES": {
+                "default": momento(MAX_TTL=None),
+                "b": momento(SERIALIZER="json", SIGNING_KEY=LONG_KEY),
+            }
+        },
+        "each other's values; a clear() through the lower is forgotten",
     ),
     (
         "W007",
@@ -260,6 +276,18 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
     ("W009", {"default": momento() | {"max_ttl": 60}}, '"OPTIONS": {"max_ttl": ...}'),
     ("W009", {"default": momento() | {"OPTION": {}}}, "'OPTION' is not OPTIONS"),
     ("W009", {"default": momento() | {"options": {}}}, "'options' is not OPTIONS"),
+    ("W010", {"default": momento(SIGNING_KEY="secret-of-b")}, "fewer than 32 characters"),
+    ("W010", {"default": momento(SIGNING_KEY=LONG_KEY[:31])}, "secrets.token_urlsafe(32)"),
+    (
+        "W011",
+        {"default": momento(TOKEN=v1_key(host="momentohq.com.example"), REGION=None)},
+        "to api.cache.momentohq.com.example, which is not under momentohq.com",
+    ),
+    (
+        "W011",
+        {"default": momento(TOKEN=v1_key(host="a.not-momentohq.com"), REGION=None)},
+        "set ENDPOINT to it",
+    ),
 ]
 
 
@@ -313,6 +341,17 @@ QUIET: list[dict[str, Any]] = [
     {"default": momento(), "REST_FRAMEWORK": None},
     {"default": momento(), "AXES_HANDLER": "axes.handlers.database.AxesDatabaseHandler"},
     {"default": momento() | {"MAX_ENTRIES": 9, "VERSION": 2, "TIMEOUT": 60}},
+    {"default": momento(SIGNING_KEY=LONG_KEY)},
+    {
+        "CACHES": {
+            "default": momento(SIGNING_KEY=LONG_KEY, MAX_TTL=3600),
+            "b": momento(SIGNING_KEY=LONG_KEY, MAX_TTL=3600),
+        }
+    },
+    {"CACHES": {"default": momento(), "b": momento(MAX_TTL=3600, KEY_PREFIX="b")}},
+    {"default": momento(TOKEN=v1_key(), REGION=None)},
+    {"default": momento(TOKEN=v1_key(host="a.example.com"), REGION=None, ENDPOINT="a.example.com")},
+    {"default": momento(TOKEN=lambda: v1_key(host="a.example.com"))},
 ]
 
 

@@ -17,8 +17,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 import django_momento_http
 from django_momento_http.compressors import ZlibCompressor
-from django_momento_http.conf import RULES, Options, read_options
+from django_momento_http.conf import Options, read_options
 from django_momento_http.regions import ENDPOINTS
+from django_momento_http.rules import RULES
 from django_momento_http.serializers import JSONSerializer, PickleSerializer
 
 # Drawn at random once, so that the names of the tests stay the same from run to run.
@@ -396,6 +397,38 @@ def test_region_gives_its_endpoint(region: str) -> None:
 def test_endpoint_is_taken(options: dict[str, object], endpoint: str) -> None:
     """An explicit endpoint is used; plain http only to this host, or where it is allowed."""
     assert read(**options).endpoint == endpoint
+
+
+PLAIN = "http://localhost:8080"
+ELSEWHERE = "http://u:p@proxy.example:3128"
+HERE = "http://u:p@127.0.0.1:3128"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_taken"),
+    [
+        ({"ENDPOINT": PLAIN, "PROXY": ELSEWHERE}, False),
+        ({"ENDPOINT": "http://[::1]", "PROXY": ELSEWHERE}, False),
+        ({"ENDPOINT": "http://127.0.0.1:8080", "PROXY": "http://10.0.0.1:3128"}, False),
+        ({"ENDPOINT": PLAIN, "PROXY": "http://localhost.example.com:3128"}, False),
+        ({"ENDPOINT": PLAIN, "PROXY": HERE}, True),
+        ({"ENDPOINT": PLAIN, "PROXY": "http://[::1]:3128"}, True),
+        ({"ENDPOINT": PLAIN, "PROXY": None}, True),
+        ({"ENDPOINT": PLAIN, "PROXY": ELSEWHERE, "ALLOW_PLAIN_HTTP": True}, True),
+        ({"ENDPOINT": "https://localhost:8080", "PROXY": ELSEWHERE}, True),
+        ({"PROXY": ELSEWHERE}, True),
+    ],
+)
+def test_no_token_goes_through_a_proxy_in_the_clear(
+    options: dict[str, object], *, is_taken: bool
+) -> None:
+    """Plain http to this host, but through a proxy elsewhere, shows the token to that proxy."""
+    if is_taken:
+        assert read(**options).proxy == options["PROXY"]
+        return
+    message = refusal(LOCATION, {"TOKEN": CANARY, **options}, {})
+    assert "plain http shows the token to PROXY" in message
+    assert "ALLOW_PLAIN_HTTP" in message
 
 
 FROM_OPTIONS = "https://options.example.com"

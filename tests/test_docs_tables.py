@@ -24,8 +24,8 @@ from django.test import override_settings
 import django_momento_http
 from django_momento_http import checks, client, envelope, failures, owed
 from django_momento_http.cache import MomentoCache
-from django_momento_http.conf import RULES
 from django_momento_http.exceptions import TimedOut
+from django_momento_http.rules import RULES
 from django_momento_http.testing import Fault, RunningServer
 from tests.documents import (
     CODES,

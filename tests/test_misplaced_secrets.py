@@ -17,8 +17,8 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
-from django_momento_http.conf import RULES
 from django_momento_http.exceptions import MomentoError
+from django_momento_http.rules import RULES
 from django_momento_http.testing import Fault, running_server
 from tests.canary import chain, reports_on, seen_in, shown_by
 
