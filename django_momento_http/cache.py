@@ -298,7 +298,11 @@ class MomentoCache(BaseCache):
         return {self._wire_key(key, version): key for key in keys}
 
     def _seconds(self, timeout: Any) -> Any:
-        return self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        if timeout is DEFAULT_TIMEOUT:
+            return self.default_timeout
+        if timeout != timeout:
+            raise ValueError(f"timeout must be a number of seconds, or None, not {timeout!r}")
+        return timeout
 
     async def _dumps(self, value: Any) -> bytes:
         """Serialize in the task, or where Django lets a task query the database."""

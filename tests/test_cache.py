@@ -299,6 +299,9 @@ TIMEOUTS = [
     (DAY, DAY),
     (DAY + 1, DAY),
     (10**12, DAY),
+    (10**400, DAY),
+    (1e300, DAY),
+    (math.inf, DAY),
     (1, 1),
     (0.001, 1),
     (1.2, 2),
@@ -307,7 +310,30 @@ TIMEOUTS = [
     (0.0, None),
     (-0.5, None),
     (-1, None),
+    (-(10**400), None),
+    (-math.inf, None),
 ]
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -math.nan, decimal.Decimal("NaN")], ids=repr)
+def test_a_timeout_that_is_no_number(make: Make, server: RunningServer, timeout: Any) -> None:
+    """NaN is an error that names the argument, whatever there is, and nothing is sent or lost."""
+    cache = make()
+    cache.set("k", 1)
+    server.forget_requests()
+    calls = [
+        lambda: cache.set("k", 2, timeout),
+        lambda: cache.set_many({"k": 2}, timeout),
+        lambda: cache.touch("k", timeout),
+        lambda: cache.add("k", 2, timeout),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="timeout must be a number of seconds, or None, not"):
+            call()
+    assert server.requests == []
+    with pytest.raises(ValueError, match="timeout must be a number of seconds"):
+        cache.get_or_set("absent", 2, timeout)
+    assert cache.get_many(["k", "absent"]) == {"k": 1}
 
 
 @pytest.mark.parametrize(("timeout", "ttl"), TIMEOUTS)
