@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .conf import Options
-from .exceptions import AccessDenied, ConnectFailed, MomentoError
+from .exceptions import AccessDenied, ConnectFailed, MomentoError, ResponseError
 
 
 class _Words(NamedTuple):
@@ -52,6 +52,19 @@ _WORDS: Mapping[str, _Words] = {
         "no TLS connection ({reason})",
         "Check the scheme and port of ENDPOINT, and whether something between this host and the"
         " service interferes with TLS.",
+    ),
+    "speaks_plain": _Words(
+        "{endpoint} speaks plain http, no TLS",
+        "Check the port of ENDPOINT; if a local server is meant, write http:// there.",
+    ),
+    "speaks_tls": _Words(
+        "{endpoint} speaks TLS, and was spoken to in plain http",
+        "Write https:// in ENDPOINT.",
+    ),
+    "speaks_other": _Words(
+        "{other} listens at {endpoint}, which does not speak HTTP",
+        "Check host and port of ENDPOINT: it must lead to Momento's HTTP API. In the cloud, REGION"
+        " alone is enough.",
     ),
     "tls_authority": _Words(
         "the certificate is signed by an authority that is not trusted here ({reason})",
@@ -147,6 +160,15 @@ _WORDS: Mapping[str, _Words] = {
 }
 
 
+# What else may listen where ENDPOINT leads by mistake.
+_OTHERS = {
+    "redis": "a Redis server",
+    "memcached": "a memcached server",
+    "ssh": "an SSH server",
+    "smtp": "a mail server",
+}
+# 501 and 505 are what web servers say of a method or a version that they do not know.
+_NEVER_OF_MOMENTO = (501, 505)
 # The actions of those steps that a token may lack permission for.
 _VERBS = {"set": "write", "get": "read", "delete": "delete", "marker": "read the clear marker"}
 # Where opening a connection stopped.
@@ -178,14 +200,54 @@ def trouble(step: str, kind: str, options: Options, **facts: str) -> Trouble:
     return Trouble(step, kind, cause.format(**known), advice.format(**known))
 
 
-def trouble_of(step: str, error: MomentoError, options: Options, expired_at: str = "") -> Trouble:
-    """Return what an error means, in words; ``expired_at`` is what a token says of itself."""
-    kind = _kind(error)
-    if kind == "token_refused" and expired_at:
+class Circumstances(NamedTuple):
+    """What is known beside an error.
+
+    ``expired_at`` is what the token says of itself; ``spoken`` the protocol at the endpoint, where
+    it was asked for; a page is what web servers make for people, and Momento never.
+    """
+
+    expired_at: str = ""
+    spoken: str = ""
+    is_page: bool = False
+
+
+def may_be_another_server(error: MomentoError, *, is_page: bool) -> bool:
+    """Whether it is worth asking what listens at the endpoint."""
+    kinds = ("connection", "unusable", "bad_request", "tls")
+    return _is_no_answer_of_momento(error, is_page=is_page) or _kind(error) in kinds
+
+
+def trouble_of(
+    step: str, error: MomentoError, options: Options, known: Circumstances | None = None
+) -> Trouble:
+    """Return what an error means, in words."""
+    known = known or Circumstances()
+    kind, reason = _kind(error), error.reason
+    if kind == "token_refused" and known.expired_at:
         kind = "token_expired"
     if isinstance(error, ConnectFailed):
         step = _STEPS.get(error.kind, "connect")
-    return trouble(step, kind, options, reason=error.reason, expiry=expired_at)
+    if known.spoken in _OTHERS:
+        kind = "speaks_other"
+    elif known.spoken == "http" and kind == "tls":
+        kind = "speaks_plain"
+    elif known.spoken == "tls" and options.endpoint.startswith("http://"):
+        kind = "speaks_tls"
+    elif _is_no_answer_of_momento(error, is_page=known.is_page):
+        kind, reason = "unusable", f"an answer ({_status(error)}) as other web servers give it"
+    other = _OTHERS.get(known.spoken, "")
+    return trouble(step, kind, options, reason=reason, expiry=known.expired_at, other=other)
+
+
+def _is_no_answer_of_momento(error: MomentoError, *, is_page: bool) -> bool:
+    status = _status(error)
+    # Of the service's own failures, a load balancer may make a page, too.
+    return status in _NEVER_OF_MOMENTO or (is_page and 0 < status < 500)
+
+
+def _status(error: MomentoError) -> int:
+    return error.status if isinstance(error, ResponseError) else 0
 
 
 def _kind(error: MomentoError) -> str:

@@ -20,11 +20,12 @@ from .cache import MomentoCache
 from .client import shared_client
 from .connection import Connection, Route
 from .credentials import expiry_of
-from .diagnosis import Trouble, trouble, trouble_of
+from .diagnosis import Circumstances, Trouble, may_be_another_server, trouble, trouble_of
 from .envelope import Stored
 from .exceptions import AccessDenied, MomentoError, StoredValueError
 from .frames import EmptiedFrames
 from .interrupts import is_raised_by_signal_handler
+from .listener import protocol_at
 from .operation import Operation
 from .replies import Reply
 from .space import encode_key
@@ -153,10 +154,14 @@ class _Examination:
         outcomes: dict[str, Outcome] = {}
         for step, operation in operations.items():
             outcome = outcomes[step] = self._ask(transport, step, operation)
-            if _ends_the_round(outcome):
+            # A permission is for one of them; with any other trouble, all would fail alike.
+            if isinstance(outcome, MomentoError) and not self._lacks_permission():
                 return
         if outcomes["set"] is None:
             self._compare(outcomes["get"])
+
+    def _lacks_permission(self) -> bool:
+        return self.report.problems[-1].kind == "not_permitted"
 
     def _read_marker(self) -> None:
         marker = self._space.marker(self._envelope.key_ids[0])
@@ -178,11 +183,13 @@ class _Examination:
         answer = transport.exchange(call)
         elapsed = self._clock() - began
         outcome = outcome_of(operation.method, answer)
+        is_page = False
         if isinstance(answer, Reply):
             self._compare_clocks(answer.headers)
+            is_page = b"html" in answer.headers.get(b"content-type", b"").lower()
         times = dict(transport.opening)
         if isinstance(outcome, MomentoError):
-            self._fail_by(step, outcome)
+            self._fail_by(step, outcome, is_page=is_page)
         else:
             times[step] = elapsed - sum(times.values())
         if step != "marker":
@@ -222,12 +229,20 @@ class _Examination:
             side = "ahead of" if ahead > 0 else "behind"
             self._warn("clock", "clock", difference=f"{abs(ahead):.0f} s {side} the service's")
 
-    def _fail_by(self, step: str, error: MomentoError) -> None:
+    def _fail_by(self, step: str, error: MomentoError, *, is_page: bool = False) -> None:
+        options = self._options
+        spoken = ""
+        # Behind a proxy, who listens is the proxy's to know.
+        if options.proxy is None and may_be_another_server(error, is_page=is_page):
+            spoken = protocol_at(options.endpoint, options.connect_timeout)
+        known = Circumstances(self._expired_at(), spoken, is_page)
+        self.report.problems.append(trouble_of(step, error, options, known))
+
+    def _expired_at(self) -> str:
         expiry = expiry_of(self._token)
-        expired_at = ""
-        if expiry is not None and expiry <= self._wall_clock():
-            expired_at = f"{datetime.fromtimestamp(expiry, UTC):%Y-%m-%d %H:%M} UTC"
-        self.report.problems.append(trouble_of(step, error, self._options, expired_at))
+        if expiry is None or expiry > self._wall_clock():
+            return ""
+        return f"{datetime.fromtimestamp(expiry, UTC):%Y-%m-%d %H:%M} UTC"
 
     def _fail(self, step: str, kind: str, **facts: str) -> None:
         self.report.problems.append(trouble(step, kind, self._options, **facts))
@@ -289,11 +304,6 @@ class _ColdTransport(Transport):
 
     def _connection(self) -> Connection:
         return _TimedConnection(self._route, self._resolver.addresses, self._clock, self.opening)
-
-
-def _ends_the_round(outcome: Outcome) -> bool:
-    """Whether the other operations would fail in the same way; a permission is for one of them."""
-    return isinstance(outcome, MomentoError) and getattr(outcome, "status", 0) != 403
 
 
 def _seconds_of(date: bytes) -> float | None:

@@ -32,7 +32,7 @@ LAYERS = [
     ["writer"],
     ["store"],
     ["beside", "signing", "cache"],
-    ["aliases", "checks", "diagnosis", "probe"],
+    ["aliases", "checks", "diagnosis", "listener", "probe"],
     ["testing", "pytest_plugin", "apps", "management"],
 ]
 ORDER = [module for layer in LAYERS for module in layer]

@@ -2,14 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -543,13 +546,126 @@ def test_a_certificate_of_its_own_making(settings: Any, tmp_path: Path) -> None:
         assert troubles(examined()) == [("tls", "tls_authority")]
 
 
+# What else may listen there
+
+
+def says(answer: bytes, heard: list[bytes]) -> Callable[[Peer], None]:
+    """Return a script that answers anything with these bytes and hangs up."""
+
+    def script(peer: Peer) -> None:
+        heard.append(peer.sock.recv(65536))
+        peer.send(answer)
+
+    return script
+
+
+class WebServer(SimpleHTTPRequestHandler):
+    """Python's own web server, which knows GET and HEAD."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def web_server() -> Iterator[str]:
+    """A web server of files; its endpoint."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), WebServer) as httpd:
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+PAGE = "Content-Type: text/html; charset=utf-8"
+LISTENERS: dict[str, tuple[bytes, str, list[str]]] = {
+    "Redis": (b"-ERR unknown command 'PUT'\r\n", "speaks_other", ["a Redis server", "REGION"]),
+    "Redis, protected": (b"-DENIED Redis is running\r\n", "speaks_other", ["a Redis server"]),
+    "memcached": (b"ERROR\r\n", "speaks_other", ["a memcached server"]),
+    "SSH": (b"SSH-2.0-OpenSSH_9.6\r\n", "speaks_other", ["an SSH server"]),
+    "mail": (b"220 mail.example.com ESMTP\r\n", "speaks_other", ["a mail server"]),
+    "nothing known": (b"hello\r\n", "connection", ["broke"]),
+    "nothing": (b"", "connection", ["broke"]),
+    "a page for 403": (
+        reply(403, b"<h1>Forbidden</h1>", PAGE),
+        "unusable",
+        ["(403) as other web servers give it", "Something other than Momento answers"],
+    ),
+    "no method": (reply(501, b"no"), "unusable", ["(501) as other web servers give it"]),
+    "405": (reply(405, b"no"), "unusable", ["405", "Something other than Momento answers"]),
+    "a load balancer's page": (reply(502, b"<h1>", PAGE), "service_failed", ["Try again later"]),
+    "400": (reply(400, b"no"), "bad_request", ["MAX_TTL"]),
+    "a page about https": (reply(404, b"see https://", PAGE), "unusable", ["ENDPOINT"]),
+}
+
+
+@pytest.mark.parametrize(("answer", "kind", "words"), LISTENERS.values(), ids=LISTENERS)
+def test_something_else_listens(settings: Any, answer: bytes, kind: str, words: list[str]) -> None:
+    """Where ENDPOINT leads to another server, the likely mistake is named."""
+    heard: list[bytes] = []
+    with scripted(says(answer, heard)) as peer:
+        settings.CACHES = {"default": momento(peer.endpoint)}
+        row = examined()
+    # Who it is is asked without the token.
+    assert [b"canary" in part for part in heard] == [True] + [False] * (len(heard) - 1)
+    assert troubles(row) == [("set", kind)]
+    said = "{cause} {advice}".format(**row["problems"][0])
+    assert [word for word in words if word not in said] == []
+
+
+def test_another_web_server(settings: Any) -> None:
+    """A web server that knows no PUT is not told to be the service in trouble."""
+    with web_server() as endpoint:
+        settings.CACHES = {"default": momento(endpoint)}
+        row = examined()
+    assert troubles(row) == [("set", "unusable")]
+    said = "{cause} {advice}".format(**row["problems"][0])
+    assert "501" in said
+    assert f"Something other than Momento answers at {endpoint}: check ENDPOINT" in said
+
+
 def test_plain_http_where_tls_was_expected(server: RunningServer, settings: Any) -> None:
-    """A server that speaks no TLS points at the scheme and the port of ENDPOINT."""
+    """A server that speaks plain http points at the scheme and the port of ENDPOINT."""
     endpoint = server.endpoint.replace("http:", "https:")
     settings.CACHES = {"default": momento(endpoint)}
     row = examined()
-    assert troubles(row) == [("tls", "tls")]
-    assert "scheme and port" in row["problems"][0]["advice"]
+    assert troubles(row) == [("tls", "speaks_plain")]
+    assert f"{endpoint} speaks plain http" in row["problems"][0]["cause"]
+    assert "port of ENDPOINT" in row["problems"][0]["advice"]
+    assert "http://" in row["problems"][0]["advice"]
+
+
+def test_another_protocol_where_tls_was_expected(settings: Any) -> None:
+    """What speaks neither TLS nor HTTP is named in spite of https."""
+    with scripted(says(b"-ERR what?\r\n", [])) as peer:
+        settings.CACHES = {"default": momento(peer.endpoint.replace("http:", "https:"))}
+        assert troubles(examined()) == [("tls", "speaks_other")]
+
+
+def test_tls_where_plain_http_was_expected(settings: Any) -> None:
+    """A server that speaks TLS points at the scheme of ENDPOINT."""
+    with scripted(in_memory(), tls=server_context()) as peer:
+        endpoint = peer.endpoint.replace("https:", "http:")
+        settings.CACHES = {"default": momento(endpoint)}
+        row = examined()
+    assert troubles(row) == [("set", "speaks_tls")]
+    assert "Write https:// in ENDPOINT" in row["problems"][0]["advice"]
+
+
+def test_tls_whose_server_says_so(settings: Any) -> None:
+    """A TLS server that answers plain http with a page about it is still known by its TLS."""
+    context = server_context()
+
+    def script(peer: Peer) -> None:
+        if peer.sock.recv(1, socket.MSG_PEEK) == b"\x16":
+            with context.wrap_socket(peer.sock, server_side=True) as sock:
+                sock.recv(1)
+            return
+        peer.sock.recv(65536)
+        text = b"Client sent an HTTP request to an HTTPS server.\n"
+        peer.send(b"HTTP/1.0 400 Bad Request\r\n\r\n" + text)
+
+    with scripted(script) as peer:
+        settings.CACHES = {"default": momento(peer.endpoint)}
+        assert troubles(examined()) == [("set", "speaks_tls")]
 
 
 def test_a_proxy_that_refuses(settings: Any) -> None:
