@@ -121,6 +121,8 @@ class Gateway:
         if found == -1:
             self._owed.put_back(clear)
             return
+        if found == clear.since:
+            found = None  # its own, written without an answer: what was set since is to survive
         error = await self._marker.raise_above(found, clear.since)
         if error is not None and not _is_final(error):
             self._owed.put_back(clear)

@@ -79,8 +79,8 @@ class Marker:
 
     async def raise_above(self, found: int | None, chosen: int) -> MomentoError | None:
         """Write the chosen generation, or one above what was found; return what went wrong."""
-        # A clear() not heard of before, by a clock ahead of ours: go beyond it.
-        newest = found + 1 if found is not None and found > chosen else chosen
+        # A clear() not heard of before, by a clock ahead of ours or in the same breath: go beyond it.
+        newest = chosen if found is None else max(chosen, found + 1)
         self._generation.move(newest)
         stamp = self._namespace.stamp()
         marked = [self._values.marked(key, newest, stamp) for key in self._values.markers]

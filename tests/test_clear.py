@@ -243,6 +243,20 @@ def test_a_clock_that_was_ahead_revives_nothing(server: RunningServer) -> None:
     assert ahead.get("k") is None
 
 
+def test_two_clears_of_one_number_both_count(server: RunningServer) -> None:
+    """A clear() beyond what both know counts beside another's that chose the same number."""
+    ahead, one, two = (Process(server) for _ in range(3))
+    ahead.born += 60
+    ahead.clear()
+    assert one.get("k") is two.get("k") is None
+    one.clear()
+    one.set("k", "old")
+    two.clear()
+    assert two.get("k") is None
+    one.now += 10
+    assert one.get("k") is None
+
+
 @pytest.mark.parametrize("step", [-600.0, 3600.0])
 def test_a_clock_that_is_set_revives_nothing(server: RunningServer, step: float) -> None:
     """A clock that is set back, or goes on after a suspension, brings back nothing cleared."""
