@@ -79,7 +79,7 @@ class Marker:
 
     async def raise_above(self, found: int | None, chosen: int) -> MomentoError | None:
         """Write the chosen generation, or one above what was found; return what went wrong."""
-        # A clear() not heard of before, by a clock ahead of ours or in the same breath: go beyond it.
+        # A clear() not heard of before, by a clock ahead of ours or in the same breath: beyond it.
         newest = chosen if found is None else max(chosen, found + 1)
         self._generation.move(newest)
         stamp = self._namespace.stamp()
