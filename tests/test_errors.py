@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import re
 import socket
+import threading
 import time
 import traceback
 from base64 import urlsafe_b64encode
@@ -680,6 +681,38 @@ def test_aliases_do_not_multiply_lines(
         make(COMPRESS_MIN_BYTES=size).get("k")
     assert len(log_lines(caplog)) == 1
     assert len(breaker_lines(caplog)) == opened
+
+
+class Asks(logging.Handler):
+    """What a site may do with a line: let another thread use the cache, and wait for it."""
+
+    def __init__(self, cache: Any) -> None:
+        super().__init__()
+        self._cache = cache
+        self.ended: list[bool] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Wait for the other thread; what goes wrong there was said, so it says nothing."""
+        thread = threading.Thread(target=lambda: self._cache.get("k"), daemon=True)
+        thread.start()
+        thread.join(5)
+        self.ended.append(not thread.is_alive())
+
+
+@pytest.mark.parametrize(("status", "lines"), [(403, 1), (401, 2)])
+def test_no_lock_is_held_while_a_line_is_written(
+    make_cache: Make, server: RunningServer, status: int, lines: int
+) -> None:
+    """A log handler that is slow, or uses the cache itself, stops nobody."""
+    cache = make_cache(CLEAR_MAX_AGE=None)
+    server.inject(Fault(status=status, times=None))
+    logger, handler = logging.getLogger("django_momento_http"), Asks(cache)
+    logger.addHandler(handler)
+    try:
+        cache.get("k")
+    finally:
+        logger.removeHandler(handler)
+    assert handler.ended == [True] * lines
 
 
 def test_ten_thousand_adds_while_it_is_open(make_cache: Make, server: RunningServer) -> None:
