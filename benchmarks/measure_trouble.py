@@ -36,6 +36,7 @@ from simulate_breaker import (
     GOALS,
     HEALTH,
     HEALTHY,
+    LONG_RESTART,
     OCCASIONAL,
     PAGES,
     RARE,
@@ -72,7 +73,7 @@ class Case:
 
 
 def cases(seconds: float) -> list[Case]:
-    """Return all rows, with so many seconds of trouble each, and half as many once."""
+    """Return all rows, with so many seconds of trouble each, once half as many and once ten."""
     denied = (HEALTHY, AccessDenied("refused token", status=401))
     limited = (HEALTHY, RateLimited("used up", retry_after=2.0))
     missing = (HEALTHY, CacheNotFound("no such cache", status=404))
@@ -99,6 +100,7 @@ def cases(seconds: float) -> list[Case]:
     rows = [replace(row, trouble=replace(row.trouble, seconds=seconds)) for row in rows]
     half = Trouble(f"100 % time out for {seconds / 2:g} s", 1.0, TIMED_OUT, seconds / 2)
     rows.insert(5, Case(half, NO_ANSWER))
+    rows.insert(7, Case(LONG_RESTART, None))
     return rows
 
 
@@ -371,10 +373,10 @@ The goals:
 A page is {PAGES.page} `cache.get` of stored values, one after the other; {PAGES.threads} threads
 serve {PAGES.pages_per_second:g} pages a second, which come at random. The backend has its default
 options; the server, on a loopback socket, answers after {HEALTHY * 1000:g} ms and is well for
-{WARM_UP:g} s, in trouble for {seconds:g} s and then well again. Each row has processes of its own,
-{jobs} rows run at a time. What is asked and sent includes the reads of the clear marker. p50 and
-p95 are of the pages begun after the breaker first opened, of all where it did not; recovery is from
-the end of the trouble to the first value read.
+{WARM_UP:g} s, in trouble for {seconds:g} s or as its row says, and then well again. Each row has
+processes of its own, {jobs} rows run at a time. What is asked and sent includes the reads of the
+clear marker. p50 and p95 are of the pages begun after the breaker first opened, of all where it did
+not; recovery is from the end of the trouble to the first value read.
 
 - used by other programs meanwhile: {busy}
 {machine}"""

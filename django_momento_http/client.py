@@ -38,7 +38,7 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 # besides, so that it keeps the timeout in all.
 _WAITING = 0.95
 # An account's breaker counts no time: this only says when a probe that never reports is given up.
-_ACCOUNT_DEADLINE = 5.0
+_ACCOUNT_DEADLINE = 1.0
 _NO_TICKETS: Tickets = (0, 0)
 
 
