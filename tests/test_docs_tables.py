@@ -85,6 +85,15 @@ def test_the_checks_table() -> None:
     assert [row[0] for row in rows("checks")] == documented == ids
 
 
+def test_how_long_a_signing_key_should_be() -> None:
+    """What is said of it is what the check asks for."""
+    characters = f"{checks._SHORT_KEY} characters"
+    assert f"shorter than {characters}" in prose("checks")
+    assert f"fewer than {characters}" in prose("settings")
+    assert f"fewer than {characters}" in prose("SECURITY")
+    assert f"at least {characters}" in prose("deployment")
+
+
 @about("migrating")
 def test_the_migrating_table() -> None:
     """It names options of this backend only, and all that Django's RedisCache reads itself."""
