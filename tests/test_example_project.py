@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,13 @@ def new_visitor() -> requests.Session:
     return visitor
 
 
+def visited_anew(site: Site) -> Site:
+    """Give the site with a new visitor."""
+    site.visitor.close()
+    site.visitor = new_visitor()
+    return site
+
+
 def without_account(directory: Path) -> dict[str, str]:
     """Give an environment without an account and with a database of its own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MOMENTO_", "DJANGO_"))}
@@ -156,7 +163,19 @@ def manage(environ: dict[str, str], *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-PAGES = ("/", "/lights/fastnet/", "/tonight/", "/pole-to-pole/")
+PAGES = ("/pole-to-pole/", "/", "/lights/fastnet/", "/tonight/")
+
+
+def python(environ: dict[str, str], program: str, **more: str) -> str:
+    """Run a program that can import the example, and give what it prints."""
+    path = os.pathsep.join([str(EXAMPLE), environ["PYTHONPATH"]])
+    environ = {**environ, "PYTHONPATH": path, **more}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, timeout=PATIENCE
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode().strip()
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +187,23 @@ def visited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, li
 
 
 @pytest.fixture
-def site(visited: tuple[Site, list[str]]) -> Iterator[Site]:
+def site(visited: tuple[Site, list[str]]) -> Site:
     """That site, with a new visitor."""
-    site, _ = visited
-    site.visitor.close()
-    site.visitor = new_visitor()
-    return site
+    return visited_anew(visited[0])
+
+
+@pytest.fixture(scope="module")
+def two_started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site]]:
+    """Two that start at once, beside one database that is not there yet."""
+    with starting(without_account(tmp_path_factory.mktemp("two"))) as start_site:
+        yield start_site(), start_site()
+
+
+@pytest.fixture
+def two_sites(two_started: tuple[Site, Site]) -> tuple[Site, Site]:
+    """Those two, each with a new visitor."""
+    one, other = two_started
+    return visited_anew(one), visited_anew(other)
 
 
 def verdict(page: str) -> str:
@@ -211,10 +241,9 @@ def command_lines(group: int) -> dict[int, str]:
     return found
 
 
-def session_cookie(visitor: requests.Session) -> str:
-    """Give the one cookie that names a session."""
-    (value,) = (cookie.value for cookie in visitor.cookies if cookie.name.startswith("session"))
-    return value
+def session_cookies(visitor: requests.Session) -> set[str]:
+    """Give the cookies that name sessions."""
+    return {cookie.value for cookie in visitor.cookies if cookie.name.startswith("session")}
 
 
 def calls(page: str) -> list[tuple[str, str]]:
@@ -226,28 +255,23 @@ def test_the_second_visit_of_every_page_comes_from_the_cache(
     visited: tuple[Site, list[str]], site: Site
 ) -> None:
     """What one visit computed, the next finds."""
-    # The rows of the last page are the list's, which has been visited before.
     _, firsts = visited
     seconds = [site.get(path) for path in PAGES]
 
-    assert [verdict(page) for page in firsts] == ["Computed"] * 3 + ["Came from the cache"]
+    assert [verdict(page) for page in firsts] == ["Computed"] * 4
     assert [verdict(page) for page in seconds] == ["Came from the cache"] * 4
-    assert ("get_many", "0 of 60 hit") in calls(firsts[0])
-    assert calls(seconds[0]) == [("get_many", "60 of 60 hit"), ("get", "hit")]
-    assert ("get_or_set", "hit") in calls(seconds[1])
-    assert calls(seconds[2]) == [("get_or_set", "hit"), ("get", "hit"), ("get", "hit")]
-    assert calls(seconds[3]) == [("aget_many", "12 of 12 hit")]
+    assert calls(seconds[0]) == [("aget_many", "12 of 12 hit")]
+    assert calls(seconds[1]) == [("get_many", "60 of 60 hit"), ("get", "hit")]
+    assert ("get_or_set", "hit") in calls(seconds[2])
+    assert calls(seconds[3]) == [("get_or_set", "hit"), ("get", "hit"), ("get", "hit")]
 
 
-def test_an_async_view_computes_what_it_does_not_find(start: Callable[..., Site]) -> None:
-    """The async page does not depend on the list's visit."""
-    site = start()
+def test_sync_and_async_views_share_what_they_compute(visited: tuple[Site, list[str]]) -> None:
+    """The async page computes what it does not find, and the list finds that."""
+    _, firsts = visited
 
-    first = site.get("/pole-to-pole/")
-
-    assert calls(first) == [("aget_many", "0 of 12 hit"), ("aset_many", "12 keys")]
-    assert calls(site.get("/pole-to-pole/")) == [("aget_many", "12 of 12 hit")]
-    assert ("get_many", "12 of 60 hit") in calls(site.get("/"))
+    assert calls(firsts[0]) == [("aget_many", "0 of 12 hit"), ("aset_many", "12 keys")]
+    assert calls(firsts[1])[:2] == [("get_many", "12 of 60 hit"), ("set_many", "48 keys")]
 
 
 def test_an_edit_shows_on_every_page_at_once(site: Site) -> None:
@@ -265,7 +289,14 @@ def test_an_edit_shows_on_every_page_at_once(site: Site) -> None:
     assert not any(">Slettnes<" in page for page in after)
     assert all(">Far North<" in page for page in after)
     assert ("get_many", "59 of 60 hit") in calls(after[0])
+    assert calls(after[3]) == [("aget_many", "12 of 12 hit")]  # one of which the list has computed
     assert verdict(after[2]) == "Computed"
+
+
+def test_every_page_leads_to_the_counters(site: Site) -> None:
+    """The site's navigation has the page of counters, which is marked on the page itself."""
+    assert all('<a href="/counters/">Counters</a>' in site.get(path) for path in PAGES)
+    assert '<a href="/counters/" aria-current="page">' in site.get("/counters/")
 
 
 def test_a_bad_form_changes_nothing(site: Site) -> None:
@@ -287,23 +318,20 @@ def test_the_session_remembers_the_visitor(site: Site) -> None:
     assert "opened 2 lighthouse pages" in page
     assert "Guia</a>" in page
     assert ("get", "hit") in calls(page)
-    assert session_cookie(site.visitor) not in page
+    (cookie,) = session_cookies(site.visitor)
+    assert cookie not in page
 
 
-def test_a_key_in_the_repository_signs_nothing(environ: dict[str, str]) -> None:
+def test_no_key_is_in_the_repository(environ: dict[str, str]) -> None:
     """Each process makes a key of its own up, unless the environment has one."""
-    show = (
-        "shell",
-        "-v",
-        "0",
-        "-c",
-        "from django.conf import settings; print(settings.SECRET_KEY)",
+    key = partial(
+        python, environ, f"import runpy; print(runpy.run_path({str(SETTINGS)!r})['SECRET_KEY'])"
     )
-    keys = [manage(environ, *show).strip() for _ in range(2)]
 
-    assert len(set(keys)) == 2
-    assert all(len(key) >= 50 and key not in SETTINGS.read_text() for key in keys)
-    assert manage(environ | {"EXAMPLE_SECRET_KEY": "mine"}, *show).strip() == "mine"
+    keys = {key(), key(), key(EXAMPLE_SECRET_KEY="")}
+    assert len(keys) == 3
+    assert all(len(made) >= 50 for made in keys)
+    assert key(EXAMPLE_SECRET_KEY="mine") == "mine"
 
 
 def test_the_local_server_takes_the_token_of_the_run_only(site: Site) -> None:
@@ -314,6 +342,16 @@ def test_the_local_server_takes_the_token_of_the_run_only(site: Site) -> None:
         for method in ("GET", "PUT", "DELETE"):
             reply = site.visitor.request(method, target, headers={"Authorization": token})
             assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("token", ["-a", "--port=1", "a b", "a=b"])
+def test_the_local_server_starts_with_any_token(environ: dict[str, str], token: str) -> None:
+    """Whatever a random token looks like, it is taken for no option."""
+    start = "from mysite.local_server import local_server\nwith local_server() as at: print(at)"
+
+    said = python(environ, start, MOMENTO_API_KEY=token)
+
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", said)
 
 
 @pytest.mark.skipif(not PROCESSES.exists(), reason="reads what Linux says of processes")
@@ -347,21 +385,24 @@ def test_a_reload_keeps_what_the_run_has(start: Callable[..., Site], tmp_path: P
     assert "opened 2 lighthouse pages" in page
 
 
-def test_a_visitor_of_an_earlier_run_is_new(start: Callable[..., Site]) -> None:
+def test_a_visitor_of_another_run_is_new(two_sites: tuple[Site, Site]) -> None:
     """Cookies that another key has signed neither fail nor leave a line in the log."""
-    earlier, site = start(), start()
-    earlier.get("/lights/guia/")
-    earlier.save("/lights/guia/edit/", name="Guia", dusk_angle="6", note="")
+    other, site = two_sites
+    change = {"name": "Guia", "dusk_angle": "6", "note": ""}
+    other.get("/lights/guia/")
+    other.save("/lights/guia/edit/", **change)
 
-    site.visitor.cookies.update(earlier.visitor.cookies)
-    first, second = site.get("/lights/guia/"), site.get("/lights/guia/")
-    saved = site.save("/lights/guia/edit/", name="Guia", dusk_angle="6", note="")
-    site.process.terminate()
+    site.visitor.cookies.update(other.visitor.cookies)
+    before = session_cookies(site.visitor)
+    site.get("/lights/guia/")
+    second = site.get("/lights/guia/")
+    saved = site.save("/lights/guia/edit/", **change)
+    site.read_until('"POST /lights/guia/edit/ (HTTP)')
 
-    assert "opened 1 lighthouse page." in first
+    assert before < session_cookies(site.visitor)
     assert "opened 2 lighthouse pages." in second
     assert "is forgotten" in saved.text
-    assert "corrupted" not in site.rest_of_output()
+    assert "corrupted" not in site.output
 
 
 @pytest.mark.parametrize("options", [["--noreload"], []], ids=["noreload", "reload"])
@@ -392,9 +433,11 @@ def test_the_local_server_does_not_outlive_a_killed_site(start: Callable[..., Si
     assert "Traceback" not in site.rest_of_output()
 
 
-def test_a_taken_port_is_told_and_leaves_nothing_behind(start: Callable[..., Site]) -> None:
+def test_a_taken_port_is_told_and_leaves_nothing_behind(
+    site: Site, start: Callable[..., Site]
+) -> None:
     """A second site on the same port says so and ends, with its local server."""
-    port = start().address.rpartition(":")[2]
+    port = site.address.rpartition(":")[2]
 
     second = start("runserver", "--noreload", port)
 
@@ -402,22 +445,21 @@ def test_a_taken_port_is_told_and_leaves_nothing_behind(start: Callable[..., Sit
     assert second.process.returncode == 1
 
 
-def test_two_sites_start_at_once(start: Callable[..., Site]) -> None:
+def test_two_sites_start_at_once(two_sites: tuple[Site, Site]) -> None:
     """Two sites that find no database agree on who makes it, and use a port each."""
-    sites = [start(), start()]
+    one, other = two_sites
 
-    assert sites[0].address != sites[1].address
-    assert all("Galle</h1>" in site.get("/lights/galle/") for site in sites)
+    assert one.address != other.address
+    assert all("Galle</h1>" in site.get("/lights/galle/") for site in two_sites)
 
 
-def test_it_says_where_to_go_and_what_is_the_cache(start: Callable[..., Site]) -> None:
+def test_it_says_where_to_go_and_what_is_the_cache(site: Site) -> None:
     """The last lines before the first request are the ones that a newcomer needs."""
-    site = start()
-    site.get("/lights/guia/")
-    os.killpg(site.process.pid, signal.SIGINT)
+    assert site.local_server
+    first, second = site.output.splitlines()[-2:]
 
-    assert f"Open {site.address}/ in a browser." in site.rest_of_output()
-    assert "cache “default-cache” of a local server (http://127.0.0.1:" in site.output
+    assert first == f"Open {site.address}/ in a browser."
+    assert "cache “default-cache” of a local server (http://127.0.0.1:" in second
 
 
 def test_an_account_in_the_environment_is_used_as_it_is(start: Callable[..., Site]) -> None:

@@ -52,5 +52,5 @@ def _stop_with_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     # Not on the command line, which every user of the machine can read.
-    sys.argv += ["--token", os.environ["MOMENTO_API_KEY"]]
+    sys.argv.append(f"--token={os.environ['MOMENTO_API_KEY']}")
     runpy.run_module("django_momento_http.server", run_name="__main__", alter_sys=True)
