@@ -13,6 +13,7 @@ from .answers import Outcome, outcome_of
 from .calls import Answer, Call
 from .conf import Options
 from .counters import Counters
+from .debts import Ledger
 from .exceptions import (
     AccessDenied,
     BadRequest,
@@ -135,6 +136,7 @@ class MomentoClient:
         self._token = self._account.token
         self._gates = Gates(self._service.breaker, self._account.breaker)
         self.counters = Counters()
+        self._ledgers: dict[Ledger, None] = {}
 
     def __repr__(self) -> str:
         return f"<MomentoClient {self._location!r} {self._gates!r}>"
@@ -143,6 +145,7 @@ class MomentoClient:
         """Return the counters, and the state of the breaker that keeps requests back, if any."""
         return {
             **self.counters.snapshot(),
+            "owed": sum(ledger.count(self) for ledger in list(self._ledgers)),
             "breaker": self._gates.state,
             "breaker_openings": self._gates.openings,
         }
@@ -151,6 +154,14 @@ class MomentoClient:
     def is_unimpaired(self) -> bool:
         """Whether requests that nobody waits for may go out now."""
         return self._gates.is_unimpaired
+
+    def owes(self, ledger: Ledger) -> None:
+        """Take in whose ``count`` says how many writes it owes."""
+        self._ledgers[ledger] = None
+
+    def paid(self) -> None:
+        """Take in that one was paid."""
+        self.counters.paid()
 
     def deadline(self, count: int, began: float) -> float:
         """Return by when so many operations, begun then and under way at once, must have ended."""

@@ -15,7 +15,7 @@ class Counters:
         self._lock = threading.RLock()
         self._requests = self._retries = self._billed = 0
         self._bytes_in = self._bytes_out = 0
-        self._owed = self._paid = 0
+        self._paid = 0
         self._served = {"hits": 0, "misses": 0, "sets": 0, "deletes": 0}
         self._errors: Counter[str] = Counter()
 
@@ -44,11 +44,6 @@ class Counters:
         with self._lock:
             self._served[what] += count
 
-    def owes(self, change: int) -> None:
-        """Count writes that are owed: so many more, or fewer."""
-        with self._lock:
-            self._owed += change
-
     def paid(self) -> None:
         """Count one write that was owed and is paid."""
         with self._lock:
@@ -65,6 +60,5 @@ class Counters:
                 "bytes_in": self._bytes_in,
                 "bytes_out": self._bytes_out,
                 "billed_operations": self._billed,
-                "owed": self._owed,
                 "paid": self._paid,
             }

@@ -175,6 +175,13 @@ class Envelope:
             raise StoredValueError("a stored value is older than its expiry")
         return Stored(serializer, compressor, generation, expires_at, made_at, length, body)
 
+    def made_at(self, data: bytes | bytearray) -> int | None:
+        """Return when a value says that it was made, whoever signed it; None for what is none."""
+        if len(data) < _BODY_AT:
+            return None
+        magic, version, *_, made_at, _, _ = _SEALED.unpack_from(data)
+        return int(made_at) if (magic, version) == (_MAGIC, _VERSION) else None
+
     def load(self, stored: Stored) -> Any:
         """Return the value; StoredValueError when this process cannot make it again."""
         codec = self._codecs.get(stored.serializer) or self._codec(stored.serializer)

@@ -21,12 +21,13 @@ _EARLY = 0.8
 class Generation:
     """The newest generation that this process has heard of; safe under threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_held: Callable[[], bool] = lambda: False) -> None:
+        # Whether a clear() is owed: that there is no marker proves nothing then.
+        self._is_held = is_held
         self._lock = threading.RLock()
         self.current = 0  # to write with; 0 while no clear() was ever heard of
         self._accepts_none = False  # values that were written where no clear() was heard of
         self._none_since = float("inf")  # the first read in a row that found no marker
-        self.is_held = False  # a clear() is owed: that there is no marker proves nothing
 
     def __repr__(self) -> str:
         return f"<Generation {self.current}>"
@@ -39,14 +40,15 @@ class Generation:
             # Verified, so somebody has cleared and we have not heard of it yet.
             self.move(generation)
             return True
-        return generation == 0 and self._accepts_none and not self.is_held
+        return generation == 0 and self._accepts_none and not self._is_held()
 
     def move(self, generation: int) -> None:
         """Make this generation the current one if it is newer: all others are gone at once."""
         with self._lock:
             self._accepts_none = False
             self._none_since = float("inf")
-            self.current = max(self.current, generation)
+            if generation > self.current:  # no call, after which a signal handler could move it
+                self.current = generation
 
     def learn(self, found: int | None, asked_at: float) -> None:
         """Take in what a read of the marker found, None for no marker."""

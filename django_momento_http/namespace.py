@@ -48,9 +48,10 @@ class Namespace:
         self.key = key
         self._clock = clock
         self._wall_clock = wall_clock
-        self.generation = Generation()
         self.lines = LogLimiter(clock)
         self.owed = Owed(ledger, clock, self._say)
+        self.generation = Generation(lambda: self.owed.is_clear_owed)
+        self.is_served_whole = False  # an alias without a marker serves what was cleared
         self._ages: dict[tuple[str, ...], MarkerAge] = {}
         self._lock = threading.RLock()
         self._stamped = 0

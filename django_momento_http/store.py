@@ -83,7 +83,7 @@ class Store:
         asked = Operation("GET", key)
         # As the gateway does, in fewer steps: this is the method that is called most.
         is_due = self._age.is_due(self._max_age)
-        if is_due or self._owed.is_any:
+        if is_due or self._owed.queues:
             outcome = await self._gateway.accompanied(asked, is_due=is_due)
         else:
             outcome = await asked
@@ -214,9 +214,7 @@ class Store:
         """Remove the value and return whether there was one."""
         since = self._namespace.stamp()
         outcome = await self._gateway.one(Operation.get(key))
-        if outcome is None:
-            # There may be a write whose answer was lost: what it stores is from before this.
-            self._gateway.is_overtaken(key, since)
+        if outcome is None and not self._gateway.is_owed(key):
             return False
         found = self._values.opened(key, outcome)
         # Also where the look failed, or what is there is not for us: what should be gone may be

@@ -29,6 +29,7 @@ class Values:
         # Of each signing key one: by its key on the wire, the key's id.
         self.markers = {space.marker(key_id): key_id for key_id in self.envelope.key_ids}
         self._serves_all = space.options.clear_max_age is None
+        namespace.is_served_whole |= self._serves_all
         self.age = NoMarkerAge() if self._serves_all else namespace.marker_age(tuple(self.markers))
 
     @property
@@ -87,9 +88,16 @@ class Values:
         return stored.generation if isinstance(stored, Stored) else stored
 
     def made_at(self, key: str, outcome: Outcome) -> int | MomentoError | None:
-        """Return when a stored value was made, in ms since 1970; None where there is none."""
+        """Return when a stored value was made, in ms since 1970; None where there is none.
+
+        It need not verify: another alias, or site, may be able to read it.
+        """
         stored = self._verified(key, outcome)
-        return stored.made_at if isinstance(stored, Stored) else stored
+        if isinstance(stored, Stored):
+            return stored.made_at
+        if isinstance(stored, StoredValueError) and not isinstance(outcome, MomentoError | None):
+            return self.envelope.made_at(outcome) or stored
+        return stored
 
     def _verified(self, key: str, outcome: Outcome) -> Stored | MomentoError | None:
         if outcome is None or isinstance(outcome, MomentoError):

@@ -20,7 +20,6 @@ def test_a_fresh_client_has_done_nothing() -> None:
         "bytes_in": 0,
         "bytes_out": 0,
         "billed_operations": 0,
-        "owed": 0,
         "paid": 0,
     }
 

@@ -16,7 +16,7 @@ LAYERS = [
     ["parsers", "registry"],
     ["serializers", "compressors"],
     ["endpoints", "credentials", "failures", "replies", "calls"],
-    ["envelope", "generation", "owed", "rules", "conf", "tokens"],
+    ["envelope", "generation", "debts", "dues", "owed", "rules", "conf", "tokens"],
     ["namespace"],
     ["space", "on_error", "gates", "answers"],
     ["operation"],
