@@ -1,7 +1,11 @@
 """Whom the local server talks to, for how long, and with how many at once."""
 
 import asyncio
+import re
 import socket
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -330,6 +334,38 @@ def test_connections_are_bounded() -> None:
         connections[0].sendall(raw("GET", A_KEY, end=True))
         assert read_to_end(connections[0]).endswith(b"Key Not Found")
         assert ask(server, "GET", A_KEY).status == 404
+
+
+def test_refuses_connections_before_files_run_out() -> None:
+    """Where the system allows few open files, the command takes fewer connections by itself."""
+    program = "ulimit -n 128 && exec $0 -m django_momento_http.server --port 0"
+    with (
+        subprocess.Popen(
+            ["sh", "-c", program, sys.executable], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+        ExitStack() as stack,
+    ):
+        assert process.stdout is not None
+        found = re.search(rb":(\d+) ", process.stdout.readline())
+        assert found
+        place = ("127.0.0.1", int(found[1]))
+        connections = [
+            stack.enter_context(socket.create_connection(place, timeout=PATIENCE))
+            for _ in range(400)
+        ]
+        for connection in connections:
+            with suppress(OSError):  # refused, and closed since
+                connection.sendall(raw("GET", A_KEY))
+        statuses = Counter(status_of(connection) for connection in connections)
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert statuses == {b"404": 64, b"503": 336}
+    assert errors == b""
+
+
+def status_of(connection: socket.socket) -> bytes:
+    """Read the status of the one answer."""
+    return connection.recv(1 << 16)[9:12]
 
 
 def test_a_peer_that_has_left_makes_room() -> None:

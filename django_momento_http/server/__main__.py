@@ -16,7 +16,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _MB = 1024 * 1024
-_OWN_FILES = 24  # streams, the event loop's, the listener's, and a few to spare
+_OWN_FILES = 64  # streams, the event loop's, the listener's, and connections that are refused
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The socket that listens, and what ends connections: their number, idleness, the server's end."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,6 +9,11 @@ from contextlib import suppress
 from .connection import Connection, Shared
 from .hosts import bracketed, names_of
 from .service import Service
+
+# Connections that asyncio accepts in one turn, before any of them is known here: few, so that
+# those that are too many are closed before the next arrive. The kernel keeps more waiting.
+_AT_ONCE = 16
+_BACKLOG = 1024
 
 
 class Server:
@@ -29,8 +35,11 @@ class Server:
         """Listen; port 0 picks a free one."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self._shared), host, port, backlog=1024
+            lambda: Connection(self._shared), host, port, backlog=_AT_ONCE
         )
+        for listening in self._listener.sockets:
+            with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                same.listen(_BACKLOG)
         bound = [listening.getsockname() for listening in self._listener.sockets]
         self._shared.names = names_of(host, [name[0] for name in bound])
         self.endpoint = f"http://{bracketed(host)}:{bound[0][1]}"

@@ -57,7 +57,7 @@ class Reader:
         self._parser = httptools.HttpRequestParser(self)
         self._head = Head()
         self._since_progress = 0  # bytes since the parser last got anywhere
-        self._is_in_head = True
+        self._is_in_head = False
         self.is_between = True  # no byte of the next request has come
         self.body_left = 0  # of a body whose length is known
 
