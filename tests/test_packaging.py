@@ -271,6 +271,22 @@ def test_foreign_actions_are_pinned(name: str) -> None:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
 
 
+def test_what_builds_a_release_is_pinned() -> None:
+    """The workflow installs nothing but what stands in one file, with versions and hashes."""
+    workflow = beside(".github/workflows/release.yml").read_text()
+    installed = re.findall(r"pip install (.+)", workflow)
+    assert installed == ["--require-hashes --only-binary :all: -r .ci/release.txt"]
+    assert "tox" not in workflow
+    pinned = beside(".ci/release.txt").read_text().replace("\\\n", "")
+    lines = [line for line in pinned.splitlines() if not line.startswith("#")]
+    for line in lines:
+        assert re.fullmatch(r"[\w-]+==[\w.]+ (?: *--hash=sha256:[0-9a-f]{64} *)+", line)
+    wanted = beside(".ci/release.in").read_text().split()
+    assert set(wanted) <= {line.partition("==")[0] for line in lines}
+    release = PROJECT["tool"]["tox"]["env"]["release"]["deps"]
+    assert {name.partition(">=")[0] for name in release} == set(wanted)
+
+
 def test_only_publishing_may_identify_itself() -> None:
     """The one job with `id-token` is the last, which runs no code of the repository's."""
     workflow = beside(".github/workflows/release.yml").read_text()
