@@ -18,7 +18,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from .beside import read_beside
 from .conf import improper, read_options
-from .frames import empty_frames
+from .frames import EmptiedFrames, empty_frames
 from .interrupts import is_raised_by_signal_handler
 from .signing import signing_keys
 from .space import Space, encode_key
@@ -313,7 +313,8 @@ class MomentoCache(BaseCache):
     @property
     def _store(self) -> Store:
         if self._shared.pid != getpid():  # closed, or inherited through a fork
-            self._shared = self._find_store()
+            with EmptiedFrames():  # signers are made anew, with the keys at hand
+                self._shared = self._find_store()
         return self._shared
 
     def _find_store(self) -> Store:
@@ -323,7 +324,7 @@ class MomentoCache(BaseCache):
             if is_raised_by_signal_handler(error):
                 raise
             failure = type(error).__name__
-        raise improper(
-            self._space.options.location,
-            f"CA_BUNDLE cannot be used ({failure}); it must be a file of PEM certificates",
-        )
+        options = self._space.options
+        bundle = "CA_BUNDLE" if options.ca_bundle else "the bundle of certificates in requests"
+        problem = f"{bundle} cannot be used ({failure}); it must be a file of PEM certificates"
+        raise improper(options.location, problem)

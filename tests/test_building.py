@@ -23,11 +23,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.test import override_settings
 
-from django_momento_http import beside, conf, credentials, probe
+from django_momento_http import beside, conf, credentials, probe, transport
 from django_momento_http import cache as cache_module
 from django_momento_http.cache import MomentoCache
 from django_momento_http.frames import EmptiedFrames
 from django_momento_http.rules import RULES
+from django_momento_http.store import forget_endpoint
 from django_momento_http.testing import running_server
 from tests.canary import PACKAGE, TOKEN, reports_on, seen_in, shown_by
 
@@ -198,6 +199,15 @@ def test_what_is_wrong_is_named(given: dict[str, Any], text: str) -> None:
     assert str(error).startswith(f"Momento cache 'my-cache': {text}")
 
 
+def test_a_broken_installation_is_not_blamed_on_an_option(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where requests has lost its certificates, the error does not speak of CA_BUNDLE."""
+    monkeypatch.setattr(transport, "DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "lost.pem"))
+    forget_endpoint("https://127.0.0.1:9")
+    assert "the bundle of certificates in requests cannot be used (FileNot" in str(failure(row()))
+
+
 class Interrupt(BaseException):
     """What a signal handler, a server's abort or gevent raises."""
 
@@ -235,6 +245,22 @@ def test_an_interrupted_momento_check_leaves_nothing(monkeypatch: pytest.MonkeyP
         gc.collect()
     assert line > 1000
     assert wrong == []
+
+
+def test_a_store_that_is_made_anew_leaves_nothing() -> None:
+    """Where a process lets go of a store that nobody used, its next use may be interrupted, too."""
+    given = row(OPTIONS={"ENDPOINT": "http://127.0.0.1:9"})
+    seen_at = []
+    with configured(given):
+        cache = caches.create_connection("default")
+        for line in range(0, 400, 3):
+            forget_endpoint("http://127.0.0.1:9")
+            error = interrupted(cache.stats, line=line, kind=Interrupt)
+            if error is None:
+                break
+            seen_at += [line] * seen_in(shown_by(error, below=""), *SECRETS)
+    assert line > 50
+    assert seen_at == []
 
 
 def interrupted(
