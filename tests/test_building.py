@@ -212,12 +212,15 @@ class Interrupt(BaseException):
     """What a signal handler, a server's abort or gevent raises."""
 
 
-@pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, MemoryError, ImproperlyConfigured])
-def test_what_interrupts_comes_out_as_it_is(kind: type[BaseException]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [(Interrupt, 1), (KeyboardInterrupt, 7), (MemoryError, 7), (ImproperlyConfigured, 7)],
+)
+def test_what_interrupts_comes_out_as_it_is(kind: type[BaseException], step: int) -> None:
     """At whatever line of building it arrives, it comes out itself and the frames hold nothing."""
     wrong = []
     with configured(row(OPTIONS={"SERIALIZER": "json"})):
-        for line in count():
+        for line in count(0, step):
             conf._remembered.cache_clear()
             error = interrupted(caches.create_connection, "default", line=line, kind=kind)
             if error is None:
