@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain, count, islice
 from typing import NamedTuple, Protocol
 
-# Keys that a process remembers; about a third of a kilobyte each.
+# Keys that a process remembers; about a third of a kilobyte each, and the key.
 MOST_OWED = 100_000
 # Where there are more, so large a part of them is forgotten at once.
 _FORGOTTEN_AT_ONCE = 0.001
@@ -120,17 +120,22 @@ class Ledger:
             if over > 0:
                 over = max(over, int(self._most * _FORGOTTEN_AT_ONCE))
             self._room = self._most - size + max(over, 0)
-            forgotten = [self._forget_one() for _ in range(over)]
-        return [queues for queues in forgotten if queues is not None]
+            return self._forget(over) if over > 0 else []
 
-    def _forget_one(self) -> "Queues | None":
+    def _forget(self, over: int) -> "list[Queues]":
+        """Forget about so many, of each kind what seems the oldest."""
+        losers: dict[Queues, None] = {}
         for kind in _FORGOTTEN_IN_TURN:
-            heads = [(head, queues) for queues in list(self.owing) for head in queues.heads(kind)]
-            if heads:
-                debt, queues = min(heads, key=lambda pair: pair[0].since)
-                queues.drop(debt)
-                return queues if kind == DELETIONS else None
-        return None
+            owing = list(self.owing)
+            each = 4 * over // max(len(owing), 1) + 1
+            heads = [(head, owed) for owed in owing for head in owed.heads(kind, each)]
+            for debt, queues in sorted(heads, key=lambda pair: pair[0].since)[:over]:
+                over -= queues.drop(debt)
+                if kind == DELETIONS:
+                    losers[queues] = None
+            if over <= 0:
+                break
+        return list(losers)
 
 
 class Queues:
@@ -149,7 +154,10 @@ class Queues:
 
     def find(self, key: str) -> Debt | None:
         """Return the debt of this key, if any; of several that which makes most absent."""
-        return max(self.all_of(key), key=lambda debt: debt.since, default=None)
+        found = self.all_of(key)
+        if len(found) > 1:
+            return max(found, key=lambda debt: debt.since)
+        return found[0] if found else None
 
     def all_of(self, key: str) -> list[Debt]:
         """Return all debts of a key."""
@@ -177,10 +185,10 @@ class Queues:
         """Return how many debts there are, settled ones included."""
         return sum(len(queue) for queue in list(self.queues.values()))
 
-    def heads(self, kind: int) -> list[Debt]:
-        """Return of each payer the first debt of a kind."""
+    def heads(self, kind: int, most: int) -> list[Debt]:
+        """Return of each payer the first debts of a kind."""
         payers = [payer for payer, each in list(self.queues) if each == kind]
-        return [head for payer in payers for head in self.first(payer, kind, 1)]
+        return [head for payer in payers for head in self.first(payer, kind, most)]
 
     @property
     def is_any_open(self) -> bool:

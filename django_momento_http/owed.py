@@ -91,6 +91,8 @@ class Owed(Queues):
 
         That is so while a payment removes what it found before, as that may be the last to arrive.
         """
+        if self.find(key) is None:
+            return False
         with self._ledger.lock:
             over = [debt for debt in self.all_of(key) if debt.since <= since]
             is_overtaken = self.dues.is_removing(over)
