@@ -109,7 +109,7 @@ TROUBLES: dict[str, Callable[[], Any]] = {
     "echo": echoing,
     "garbage": garbage,
     "dropped": always(drop="after"),
-    "late": always(delay=0.2),
+    "late": always(delay=5),
     "a proxy's page": always(status=404, body=b"<h1>No such page</h1>"),
     "no cache": always(status=404, body=b"Cache Not Found"),
     **{str(status): always(status=status) for status in (301, 400, 401, 403, 429, 500)},
