@@ -12,7 +12,8 @@ PACKAGE = Path(django_momento_http.__file__).parent
 
 # Lowest first. A module may import those of lower layers, and those before it in its own.
 LAYERS = [
-    ["exceptions", "interrupts", "frames", "regions", "flight", "process", "polling", "counters"],
+    ["exceptions", "interrupts", "frames", "regions", "flight", "polling", "counters"],
+    ["process", "workers"],
     ["parsers", "registry"],
     ["serializers", "compressors"],
     ["endpoints", "credentials", "failures", "replies", "calls"],
@@ -24,7 +25,7 @@ LAYERS = [
     ["pool", "fan"],
     ["transport"],
     ["client"],
-    ["batch"],
+    ["batch", "jobs"],
     ["runner"],
     ["values"],
     ["marker"],

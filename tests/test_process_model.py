@@ -398,7 +398,7 @@ def test_values_are_made_by_the_caller(make_cache: Make) -> None:
 # Forks
 
 SET_UP = """
-    import asyncio, json, os, signal, sys, threading
+    import asyncio, ctypes, json, os, signal, sys, threading
     from django.conf import settings
     settings.configure(SECRET_KEY="fork", CACHES={"default": json.loads(sys.argv[1])})
     from django.core.cache import cache, caches
@@ -415,7 +415,8 @@ SET_UP = """
         return wrong
 
     def fork():
-        pid = os.fork()
+        # Servers in C fork so that no hook of Python's runs.
+        pid = ctypes.PyDLL(None).fork() if sys.argv[2:] == ["unseen"] else os.fork()
         if pid == 0:
             signal.alarm(20)
         return pid
@@ -430,6 +431,12 @@ def fork_settings(server: RunningServer) -> str:
     return json.dumps(server.cache_settings(CLEAR_MAX_AGE=None, REQUEST_TIMEOUT=10))
 
 
+@pytest.fixture(params=["seen", "unseen"])
+def fork(request: pytest.FixtureRequest) -> str:
+    """Whether Python's hooks run at a fork."""
+    return str(request.param)
+
+
 @pytest.fixture(autouse=True)
 def needs_fork(request: pytest.FixtureRequest) -> None:
     """Skip what a system without fork cannot do."""
@@ -437,7 +444,7 @@ def needs_fork(request: pytest.FixtureRequest) -> None:
         pytest.skip("no fork on this system")
 
 
-def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire) -> None:
+def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire, fork: str) -> None:
     """Parent and child both work on, get their own values, and share no connection."""
     script = """
     work("warm")
@@ -446,13 +453,13 @@ def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire) -> None:
         os._exit(work("child"))
     print(work("parent"), end(pid))
     """
-    assert run_script(SET_UP + script, fork_settings(server)) == "0 0\n"
+    assert run_script(SET_UP + script, fork_settings(server), fork) == "0 0\n"
     assert {"child"} in wire.users()
     assert {"warm", "parent"} in wire.users()
     assert not [users for users in wire.users() if "child" in users and len(users) > 1]
 
 
-def test_fork_of_many(server: RunningServer, wire: Wire) -> None:
+def test_fork_of_many(server: RunningServer, wire: Wire, fork: str) -> None:
     """A master that forks several workers, as gunicorn --preload does: none shares a connection."""
     script = """
     work("warm")
@@ -464,13 +471,13 @@ def test_fork_of_many(server: RunningServer, wire: Wire) -> None:
         pids.append(pid)
     print([end(pid) for pid in pids], work("parent"))
     """
-    assert run_script(SET_UP + script, fork_settings(server)) == "[0, 0, 0, 0] 0\n"
+    assert run_script(SET_UP + script, fork_settings(server), fork) == "[0, 0, 0, 0] 0\n"
     children = [users for users in wire.users() if any("child" in user for user in users)]
     assert all(len(users) == 1 for users in children)
     assert len(set().union(*children)) == 4
 
 
-def test_fork_of_a_fork(server: RunningServer, wire: Wire) -> None:
+def test_fork_of_a_fork(server: RunningServer, wire: Wire, fork: str) -> None:
     """A child's child works as well."""
     script = """
     work("warm")
@@ -483,11 +490,11 @@ def test_fork_of_a_fork(server: RunningServer, wire: Wire) -> None:
         os._exit(wrong + end(pid) + work("child"))
     print(end(pid), work("parent"))
     """
-    assert run_script(SET_UP + script, fork_settings(server)) == "0 0\n"
+    assert run_script(SET_UP + script, fork_settings(server), fork) == "0 0\n"
     assert not [users for users in wire.users() if "grandchild" in users and len(users) > 1]
 
 
-def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire) -> None:
+def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire, fork: str) -> None:
     """A fork in the midst of other threads' requests leaves no lock held in the child."""
     script = """
     # Whatever is imported is imported now: an import under way at a fork is Python's own deadlock.
@@ -510,12 +517,12 @@ def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire) ->
         thread.join()
     print(ended, sum(wrong))
     """
-    assert run_script(SET_UP + script, fork_settings(server)) == "[0, 0, 0, 0, 0] 0\n"
+    assert run_script(SET_UP + script, fork_settings(server), fork) == "[0, 0, 0, 0, 0] 0\n"
     children = [users for users in wire.users() if any("child" in user for user in users)]
     assert all(len(users) == 1 for users in children)
 
 
-def test_fork_inside_a_loop(server: RunningServer) -> None:
+def test_fork_inside_a_loop(server: RunningServer, fork: str) -> None:
     """A child of a process that has used the twins can use them, in a loop of its own."""
     script = """
     async def main():
@@ -527,10 +534,10 @@ def test_fork_inside_a_loop(server: RunningServer) -> None:
         os._exit(value != "warm")
     print(value, end(pid))
     """
-    assert run_script(SET_UP + script, fork_settings(server)) == "warm 0\n"
+    assert run_script(SET_UP + script, fork_settings(server), fork) == "warm 0\n"
 
 
-def test_fork_keeps_what_was_cleared(server: RunningServer) -> None:
+def test_fork_keeps_what_was_cleared(server: RunningServer, fork: str) -> None:
     """What the parent cleared is gone in the child, whose counters begin at nothing."""
     script = """
     cache.set("k", "old")
@@ -542,7 +549,7 @@ def test_fork_keeps_what_was_cleared(server: RunningServer) -> None:
     print(end(pid), cache.get("k"))
     """
     settings = json.dumps(server.cache_settings(REQUEST_TIMEOUT=10))
-    assert run_script(SET_UP + script, settings) == "0 None\n"
+    assert run_script(SET_UP + script, settings, fork) == "0 None\n"
 
 
 def test_spawned_processes_work(server: RunningServer) -> None:

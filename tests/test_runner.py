@@ -44,18 +44,17 @@ marker: ContextVar[str] = ContextVar("marker", default="unset")
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Runner]]:
-    """A function that makes a runner of an endpoint; its workers end with the test."""
+    """A function that makes a runner of an endpoint."""
     made = []
 
     def runner_of(endpoint: str, **options: Any) -> Runner:
         given = {"ENDPOINT": endpoint, "TOKEN": "test-token", "REQUEST_TIMEOUT": 2.0, **options}
         runner = Runner(MomentoClient(read_options("default-cache", given, {})))
-        made.append((runner, endpoint))
+        made.append(endpoint)
         return runner
 
     yield runner_of
-    for runner, endpoint in made:
-        runner._workers.shutdown()
+    for endpoint in made:
         forget_endpoint(endpoint)
 
 
@@ -181,16 +180,24 @@ def test_a_plan_s_error_is_its_own_caller_s(
 
 
 def test_tasks_of_one_turn_are_under_way_together(
-    make: Callable[..., Runner], server: RunningServer
+    make: Callable[..., Runner], server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred tasks cost little more than one request, and one worker."""
     runner = make(server.endpoint, MAX_CONNECTIONS=100)
+    bursts: list[int] = []
+    carry_out = Runner._carry_out
+
+    def count(runner: Runner, jobs: list[Any]) -> None:
+        bursts.append(len(jobs))
+        carry_out(runner, jobs)
+
+    monkeypatch.setattr(Runner, "_carry_out", count)
     server.inject(Fault(delay=0.1, times=None))
     began = time.monotonic()
     found = within(5, *(get(KEY) for _ in range(100)), runner=runner)
     assert time.monotonic() - began < 1.0
     assert found == [[None]] * 100
-    assert len(runner._workers._threads) == 1
+    assert bursts == [100]
 
 
 def test_turns_go_side_by_side(make: Callable[..., Runner], server: RunningServer) -> None:
