@@ -160,8 +160,11 @@ class Waiting:
             self.loop.call_soon(self._ask)
             self._asked_at = now
         if now - self._look_at > 2 * _LOOK_SECONDS:
-            self.loop.call_later(_LOOK_SECONDS, self._look)
-            self._look_at = now
+            self._look_later(now)
+
+    def _look_later(self, now: float) -> None:
+        self.loop.call_later(_LOOK_SECONDS, self._look)
+        self._look_at = now
 
     def carry_out(self, since: float) -> None:
         """Do, in a worker's thread, what was asked for; it may have waited since then."""
@@ -182,12 +185,12 @@ class Waiting:
 
     def _look(self) -> None:
         """Ask again for what may have been lost; harmless where it was not."""
-        self.jobs = {job for job in self.jobs if not job.is_over}
+        # Before all else: wherever this is interrupted, it happens again.
         self._look_at = _LONG_AGO
         if not self.jobs:
             return
-        self.loop.call_later(_LOOK_SECONDS, self._look)
-        self._look_at = self._clock()
+        self._look_later(self._clock())
+        self.jobs = {job for job in self.jobs if not job.is_over}
         if self._asked_at != _LONG_AGO:
             self.loop.call_soon(self._ask)
         self._wake([job for job in self.jobs if job.has_ended])

@@ -2,12 +2,17 @@
 
 import asyncio
 import base64
+import gc
 import json
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+import weakref
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +21,9 @@ from django.core.cache import caches
 
 from django_momento_http import server as server_module
 from django_momento_http.cache import MomentoCache
+from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer, running_server
+from django_momento_http.workers import Workers
 
 CACHE = "default-cache"
 PATIENCE = 40
@@ -395,10 +402,257 @@ def test_values_are_made_by_the_caller(make_cache: Make) -> None:
     assert cache.get("k") == "evaluated"
 
 
+# No thread, and too many
+
+
+ASYNC_CALLS: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "aget": (("k", "default"), "default"),
+    "aget_many": ((["k", "l"],), {}),
+    "ahas_key": (("k",), False),
+    "attl": (("k",), 0.0),
+    "aset": (("k", 1), None),
+    "aset_many": (({"k": 1, "l": 2},), ["k", "l"]),
+    "aadd": (("k", 1), False),
+    "aget_or_set": (("k", "default"), "default"),
+    "atouch": (("k", 1), False),
+    "aincr": (("k",), ValueError),
+    "adecr": (("k",), ValueError),
+    "aincr_version": (("k",), ValueError),
+    "adecr_version": (("k",), ValueError),
+    "adelete": (("k",), False),
+    "adelete_many": ((["k", "l"],), None),
+    "aclear": ((), None),
+}
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """A function that makes a backend one that can start no thread."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def without(cache: Any) -> Any:
+        cache._store.runner._workers = Workers()
+        workers.append(cache._store.runner._workers)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return cache
+
+    workers: list[Workers] = []
+    yield without  # type: ignore[misc]
+    for one in workers:
+        one.close()
+
+
+def test_all_async_methods_are_there() -> None:
+    """The table below forgets none of the twins."""
+    twins = {name for name in vars(MomentoCache) if f"a{name}" in vars(MomentoCache)}
+    assert {f"a{name}" for name in twins} == {*ASYNC_CALLS, "aclose"}
+
+
+@pytest.mark.parametrize("name", ASYNC_CALLS)
+def test_no_thread_is_trouble_like_any_other(
+    name: str, make_cache: Make, server: RunningServer, no_thread: Callable[[Any], Any]
+) -> None:
+    """Where no thread can be started, each async method does what ON_ERROR asks for."""
+    arguments, result = ASYNC_CALLS[name]
+    cache = no_thread(make_cache(CLEAR_MAX_AGE=0))
+
+    async def call(cache: Any) -> Any:
+        return await getattr(cache, name)(*arguments)
+
+    if isinstance(result, type):
+        with pytest.raises(result):
+            run(call(cache))
+    else:
+        assert run(call(cache)) == result
+    assert cache.stats()["errors"]["no_thread"] >= 1
+    with pytest.raises(MomentoError, match=r"thread.* limit") as caught:
+        run(call(no_thread(make_cache(ON_ERROR="raise", CLEAR_MAX_AGE=0))))
+    assert caught.value.kind == "no_thread"
+    assert cache.stats()["breaker"] == "closed"
+    assert server.requests == []
+
+
+LATE = """
+    import atexit, asyncio, json, sys, threading
+
+    def late():
+        print("late", asyncio.run(cache.aget("k")), asyncio.run(cache.aget_many(["k"])))
+
+    # Runs last: after all that the package puts away.
+    atexit.register(late)
+    from django.conf import settings
+    settings.configure(SECRET_KEY="late", CACHES={"default": json.loads(sys.argv[1])})
+    import logging
+    logging.disable()
+    from django.core.cache import cache
+
+    def waited_for():
+        asyncio.run(cache.aset("k", 1))
+        threading.main_thread().join()
+        print("waited for", asyncio.run(cache.aget("k")))
+
+    threading.Thread(target=waited_for).start()
+"""
+
+
+def test_an_ending_interpreter_is_no_trouble(server: RunningServer) -> None:
+    """What is waited for comes, also after the main thread's end; then there may be misses."""
+    printed = run_script(LATE, fork_settings(server))
+    assert printed in ("waited for 1\nlate 1 {'k': 1}\n", "waited for 1\nlate None {}\n")
+
+
+def test_threads_are_few_whatever_aliases_there_are(make_cache: Make) -> None:
+    """Bursts of a dozen aliases share the process's threads, and let go of them."""
+    caches = [make_cache(KEY_PREFIX=f"p{n}", CLEAR_MAX_AGE=None) for n in range(12)]
+
+    async def one(cache: Any, number: int) -> None:
+        for turn in range(20):
+            await cache.aset(f"k{number}", turn)
+
+    async def main() -> int:
+        tasks = [asyncio.create_task(one(cache, n)) for cache in caches for n in range(3)]
+        most = 0
+        while not all(task.done() for task in tasks):
+            most = max(most, ours())
+            await asyncio.sleep(0)
+        return most
+
+    def ours() -> int:
+        return sum(
+            thread.name.startswith("django-momento-http") for thread in threading.enumerate()
+        )
+
+    before = ours()
+    assert run(main()) <= 33 + before
+    end = time.monotonic() + PATIENCE
+    while ours() > 5 + before and time.monotonic() < end:
+        threading.Event().wait(0.005)
+    assert ours() <= 5 + before
+
+
+def test_stores_are_let_go(make_cache: Make) -> None:
+    """Of hundreds of KEY_PREFIXes only the last used are kept, and those in use."""
+    in_use = make_cache(KEY_PREFIX="used", CLEAR_MAX_AGE=None)
+    in_use.set("k", 1)
+    stores = []
+    for number in range(300):
+        cache = make_cache(KEY_PREFIX=f"p{number}", CLEAR_MAX_AGE=None)
+        cache.get("k")
+        run(cache.aget("k"))
+        stores.append(weakref.ref(cache._store))
+    del cache
+    gc.collect()
+    assert sum(store() is not None for store in stores) <= 64
+    assert stores[0]() is None
+    assert make_cache(KEY_PREFIX="used", CLEAR_MAX_AGE=None)._store is in_use._store
+
+
+# Loops
+
+
+def test_a_loop_may_be_run_by_threads_in_turn(make_cache: Make) -> None:
+    """Whichever thread runs a loop, its tasks are woken, also those begun in another thread."""
+    cache = make_cache(CLEAR_MAX_AGE=None)
+    cache.set("k", 1)
+    loop = asyncio.new_event_loop()
+
+    def begin() -> "asyncio.Task[Any]":
+        """Run a task until it has asked, and no further: the turn has not ended."""
+        task = loop.create_task(cache.aget("k"))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        return task
+
+    def finish(awaitable: Any) -> Any:
+        return loop.run_until_complete(asyncio.wait_for(awaitable, PATIENCE / 10))
+
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(3):
+            assert other.submit(finish, begin()).result(PATIENCE) == 1
+            assert finish(cache.aget("k")) == 1
+            assert finish(other.submit(begin).result(PATIENCE)) == 1
+            assert other.submit(finish, cache.aget("k")).result(PATIENCE) == 1
+    loop.close()
+
+
+def test_a_long_turn_is_not_charged(make_cache: Make) -> None:
+    """What other tasks compute before a loop's turn ends uses nobody's REQUEST_TIMEOUT up."""
+    cache = make_cache(CLEAR_MAX_AGE=None, REQUEST_TIMEOUT=0.5)
+    cache.set("k", 1)
+
+    async def one() -> Any:
+        found = cache.aget("k")
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            pass
+        return await found
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(one() for _ in range(8)))
+
+    assert run(main()) == [1] * 8
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+def test_eager_tasks(make_cache: Make) -> None:
+    """Tasks that begin at once are served as others are."""
+    cache = make_cache(CLEAR_MAX_AGE=None)
+
+    async def main() -> list[Any]:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        await asyncio.gather(*(cache.aset(f"k{n}", n) for n in range(100)))
+        doomed = [asyncio.create_task(cache.aget("k1")) for _ in range(100)]
+        kept = [asyncio.create_task(cache.aget(f"k{n}")) for n in range(100)]
+        for task in doomed:
+            task.cancel()
+        return await asyncio.gather(*kept)
+
+    assert run(main()) == list(range(100))
+
+
+def test_uvloop(make_cache: Make) -> None:
+    """Another loop than asyncio's own does as well."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    cache = make_cache(CLEAR_MAX_AGE=None)
+
+    async def main() -> list[Any]:
+        await asyncio.gather(*(cache.aset(f"k{n}", n) for n in range(200)))
+        doomed = [asyncio.create_task(cache.aget("k1")) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in doomed:
+            task.cancel()
+        return await asyncio.gather(*(cache.aget(f"k{n}") for n in range(200)))
+
+    for _ in range(3):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(asyncio.wait_for(main(), PATIENCE)) == list(range(200))
+
+
+def test_uwsgi_s_master_starts_no_thread(make_cache: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it forks its workers, tasks are served in the loop's own thread."""
+    fake = SimpleNamespace(worker_id=lambda: 0, mule_id=lambda: 0)
+    monkeypatch.setitem(sys.modules, "uwsgi", fake)
+    cache = make_cache(CLEAR_MAX_AGE=None)
+    cache._store.runner._workers = workers = Workers()
+
+    async def main() -> list[Any]:
+        await cache.aset_many({"k": 1, "l": 2})
+        return await asyncio.gather(cache.aget("k"), cache.aget_many(["k", "l"]))
+
+    assert run(main()) == [1, {"k": 1, "l": 2}]
+    assert not workers._threads
+    fake.worker_id = lambda: 1
+    assert run(main()) == [1, {"k": 1, "l": 2}]
+    assert workers._threads
+    workers.close()
+
+
 # Forks
 
 SET_UP = """
-    import asyncio, ctypes, json, os, signal, sys, threading
+    import asyncio, ctypes, json, os, signal, sys, threading, time
     from django.conf import settings
     settings.configure(SECRET_KEY="fork", CACHES={"default": json.loads(sys.argv[1])})
     from django.core.cache import cache, caches
@@ -414,9 +668,17 @@ SET_UP = """
             wrong += asyncio.run(cache.aget_many(mine)) != mine
         return wrong
 
+    def fork_unseen():
+        "Fork as servers in C do: no hook runs, and no thread may want the interpreter's lock."
+        from django_momento_http.workers import shared_workers
+        workers, idle = shared_workers(), 0
+        while idle < 3:
+            time.sleep(0.002)
+            idle = idle + 1 if workers._idle == workers._threads else 0
+        return ctypes.PyDLL(None).fork()
+
     def fork():
-        # Servers in C fork so that no hook of Python's runs.
-        pid = ctypes.PyDLL(None).fork() if sys.argv[2:] == ["unseen"] else os.fork()
+        pid = fork_unseen() if sys.argv[2:] == ["unseen"] else os.fork()
         if pid == 0:
             signal.alarm(20)
         return pid
@@ -494,7 +756,7 @@ def test_fork_of_a_fork(server: RunningServer, wire: Wire, fork: str) -> None:
     assert not [users for users in wire.users() if "grandchild" in users and len(users) > 1]
 
 
-def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire, fork: str) -> None:
+def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire) -> None:
     """A fork in the midst of other threads' requests leaves no lock held in the child."""
     script = """
     # Whatever is imported is imported now: an import under way at a fork is Python's own deadlock.
@@ -517,7 +779,7 @@ def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire, fo
         thread.join()
     print(ended, sum(wrong))
     """
-    assert run_script(SET_UP + script, fork_settings(server), fork) == "[0, 0, 0, 0, 0] 0\n"
+    assert run_script(SET_UP + script, fork_settings(server)) == "[0, 0, 0, 0, 0] 0\n"
     children = [users for users in wire.users() if any("child" in user for user in users)]
     assert all(len(users) == 1 for users in children)
 
