@@ -577,24 +577,6 @@ def test_a_loop_may_be_run_by_threads_in_turn(make_cache: Make) -> None:
     loop.close()
 
 
-def test_a_long_turn_is_not_charged(make_cache: Make) -> None:
-    """What other tasks compute before a loop's turn ends uses nobody's REQUEST_TIMEOUT up."""
-    cache = make_cache(CLEAR_MAX_AGE=None, REQUEST_TIMEOUT=0.5)
-    cache.set("k", 1)
-
-    async def one() -> Any:
-        found = cache.aget("k")
-        end = time.monotonic() + 0.1
-        while time.monotonic() < end:
-            pass
-        return await found
-
-    async def main() -> list[Any]:
-        return await asyncio.gather(*(one() for _ in range(8)))
-
-    assert run(main()) == [1] * 8
-
-
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
 def test_eager_tasks(make_cache: Make) -> None:
     """Tasks that begin at once are served as others are."""
