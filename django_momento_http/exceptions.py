@@ -39,6 +39,7 @@ _ADVICE = {
     "internal": "This is not the network: a time limit of this process, or an error in what"
     " instruments requests; if it is neither, report it",
     "no_time": "Raise REQUEST_TIMEOUT, or ask for less in one call",
+    "no_thread": "Raise the limit of threads that this process may have",
     "pool_timeout": "Raise MAX_CONNECTIONS, or let fewer operations run at once",
     "token": "Check the callable TOKEN: it must return an API key, and in time",
     "unusable": "Check ENDPOINT, and what stands between this host and the service",

@@ -26,7 +26,7 @@ from .values import Values
 
 _FORBIDDEN = 403
 # Kinds of what was never sent.
-_NOT_SENT = frozenset({"no_time", "pool_timeout"})
+_NOT_SENT = frozenset({"no_thread", "no_time", "pool_timeout"})
 
 
 class _Verdict(Enum):

@@ -112,7 +112,6 @@ class Runner:
 
     def _no_thread(self) -> MomentoError:
         error = TransportError("no thread could be started", kind="no_thread")
-        error.advice = "Raise the limit of threads (RLIMIT_NPROC, pids.max)"
         self._client.counters.failed(error.kind, was_sent=False)
         return error
 

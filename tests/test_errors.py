@@ -295,6 +295,7 @@ def test_debug_pages(server: RunningServer, make_cache: Make, trouble: Trouble) 
         (TimedOut("late"), "REQUEST_TIMEOUT"),
         (TimedOut("in use", kind="pool_timeout"), "MAX_CONNECTIONS"),
         (TimedOut("none left", kind="no_time"), "ask for less"),
+        (TransportError("none", kind="no_thread"), "limit of threads"),
         (AccessDenied("failed", status=401, kind="token"), "callable TOKEN"),
         (AccessDenied("expired", status=401), "its expiry"),
     ],
