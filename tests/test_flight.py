@@ -1,5 +1,7 @@
 """Single flight: one call under way, its result for all who wait."""
 
+import _thread
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +11,12 @@ import pytest
 
 from django_momento_http.flight import SingleFlight
 
+from .interrupting import at_every_place, inside_every_place
+
 
 def waiters(flight: SingleFlight[str]) -> int:
     """Return how many wait for the call that is under way."""
-    future: Any = flight._under_way
-    return 0 if future is None else len(future._condition._waiters)
+    return 0 if flight._under_way is None else len(flight._under_way._bells)
 
 
 def test_all_who_ask_meanwhile_share_one_call() -> None:
@@ -83,11 +86,47 @@ def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     """A moment without threads does not end the call for the rest of the process."""
     flight = SingleFlight(lambda: "result")
 
-    def refuse(_: threading.Thread) -> None:
+    def refuse(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(_thread, "start_new_thread", refuse)
         with pytest.raises(RuntimeError):
             flight.result(0.1)
     assert flight.result(5) == "result"
+
+
+def test_an_interrupted_waiter_leaves_it_as_it_was() -> None:
+    """Wherever it strikes, the interrupt comes out, and the next one gets a result."""
+    numbers = iter(range(10_000))
+    flight = SingleFlight(lambda: next(numbers))
+    for error in at_every_place(lambda: flight.result(5), TimeoutError):
+        del error
+        assert flight.result(5) >= 0
+        assert repr(flight._lock).startswith("<unlocked")
+
+
+def test_a_handler_that_asks_inside_another_is_answered() -> None:
+    """A signal handler may need the same result as the code that it interrupts."""
+    flight = SingleFlight(lambda: "result")
+    assert inside_every_place(lambda: flight.result(5), lambda: flight.result(5)) > 5
+
+
+def test_what_the_call_raises_is_its_own() -> None:
+    """Every one who waits gets it, whatever it is."""
+    flight: SingleFlight[str] = SingleFlight(lambda: sys.exit(3))
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            flight.result(5)
+
+
+def test_nothing_is_kept_of_who_waited_or_of_what_was_returned() -> None:
+    """A call that hangs for hours is asked for thousands of times."""
+    go = threading.Event()
+    flight = SingleFlight(lambda: [go.wait(10)])
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            flight.result(0)
+    assert waiters(flight) == 0
+    go.set()
+    assert flight.result(5) == [True]
