@@ -4,13 +4,15 @@ It speaks HTTP on a wire, and knows nothing of caches, tokens or retries.
 """
 
 import ssl
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from httptools import HttpParserError, HttpParserUpgrade
 
+from .calls import Call
 from .exceptions import ConnectFailed, MomentoError, TimedOut, TransportError
+from .interrupts import is_raised_by_signal_handler
 from .polling import READ
 from .replies import (
     BODY_LIMIT,
@@ -20,10 +22,13 @@ from .replies import (
     Reply,
     ReplyParser,
 )
-from .wire import LATE, Address, Steps, Wire
+from .resolver import Resolver
+from .wire import LATE, LOOK, Address, Steps, Wire
 
 # Below this, one copy costs less than a second system call.
 _JOIN_LIMIT = 64 * 1024
+# Tried for one connection; the next one begins with those that did not fail.
+_TRIED_ADDRESSES = 3
 
 
 @dataclass(frozen=True)
@@ -43,35 +48,51 @@ class Route:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def tunnel_request(self) -> bytes:
+        """Return what asks a proxy for a tunnel."""
+        # No variable of this frame or of a frame below has the login.
+        return (
+            f"CONNECT {self.authority} HTTP/1.1\r\nHost: {self.authority}\r\n{self._login()}\r\n"
+        ).encode()
+
+    def _login(self) -> str:
+        if not self.proxy_credentials:
+            return ""
+        return (
+            "Proxy-Authorization: Basic "
+            f"{b2a_base64(self.proxy_credentials.encode(), newline=False).decode()}\r\n"
+        )
+
 
 class Connection(Wire):
     """A socket that is opened by its first request and may be used again after a whole reply."""
 
     __slots__ = (
-        "_addresses",
         "_parser",
         "_remember_session",
+        "_resolver",
         "_route",
         "_session",
         "idle_since",
+        "idle_since_wall",
         "reusable",
     )
 
     def __init__(
         self,
         route: Route,
-        addresses: Callable[[float], Sequence[Address]],
+        resolver: Resolver,
         clock: Callable[[], float],
         session: ssl.SSLSession | None = None,
         remember_session: Callable[[ssl.SSLSession], None] = lambda _: None,
     ) -> None:
         super().__init__(clock)
         self._route = route
-        self._addresses = addresses
+        self._resolver = resolver
         self._session = session
         self._remember_session = remember_session
         self._parser = ReplyParser()
-        self.idle_since = 0.0
+        self.idle_since = self.idle_since_wall = 0.0
         self.reusable = False
 
     def close(self) -> None:
@@ -79,53 +100,59 @@ class Connection(Wire):
         self.reusable = False
         super().close()
 
-    def request(self, head: bytes, body: Body | None, deadline: float) -> Steps[Reply]:
-        """Send one request and return its whole reply; raise a TransportError."""
+    def request(self, call: Call, common: str, extra: str = "") -> Steps[Reply]:
+        """Send one request with these header lines, and return its whole reply.
+
+        It raises a TransportError, or what interrupts it.
+        """
         self.reusable = False
-        error: MomentoError
         try:
             if self._sock is None:
-                yield from self._open(deadline)
-            # What fits into the socket's buffer goes there at once, as nearly all requests do.
-            first, rest = (head, None) if body is None else _parts(head, body)
-            sent = self._try_send(first)
-            whole = sent == len(first) and rest is None
-            if not whole:
-                whole = yield from self._send_rest(first, sent, rest)
+                yield from self._open(call.deadline)
             parser = self._parser
             parser.begin()
-            # Nearly all answers come in one piece, too.
-            if not self._pending() and not (yield READ):
-                raise TimedOut(LATE)
-            data = self._try_receive() or (yield from self._read())
-            parser.feed(data)
-            content = parser.content()
+            # Nearly all requests fit into the socket's buffer, and nearly all answers come at once.
+            if call.body is None:
+                self._unsent = call.head(common, extra)
+                is_whole = self._try_send()
+            else:
+                is_whole = self._send_with_body(call, common, extra)
+            content, size = None, 0
+            if not is_whole:
+                is_whole = yield from self._send_slowly(parser, call.body)
+            elif self._pending() or (yield READ):
+                data = self._try_receive() or (yield from self._read())
+                parser.feed(data)
+                content, size = parser.content(), len(data)
+            else:
+                raise TimedOut(LATE)  # noqa: TRY301 - told like the others
             if content is None:
                 # What is read past the parser leaves it in the middle of an answer.
                 self._parser = ReplyParser()
-                content = yield from self._receive_rest(parser, len(data))
-            if self._route.tls is not None and self._session is None:
+                content = yield from self._receive_rest(parser, size)
+            if self._session is None and self._route.tls is not None:
                 self._remember(self._sock.session)
-        except MomentoError as known:
-            error = known
-        except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
-            # Subclasses of SSLError say that the peer left, itself that TLS went wrong.
-            kind = "tls" if type(broken) is ssl.SSLError else "connection"
-            error = TransportError(f"the connection broke ({type(broken).__name__})", kind=kind)
+        except Exception as broken:
+            if is_raised_by_signal_handler(broken):
+                raise
+            error = _broken(broken)
         else:
-            self.reusable = parser.keep_alive and whole
+            self.reusable = parser.keep_alive and is_whole
             return Reply(parser.status, parser.headers, content)
         # Outside the except block: what went wrong below may hold what nobody should read.
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or the frame and its error would keep each other, and the connection
 
     # Opening
 
     def _open(self, deadline: float) -> Steps[None]:
-        now = self.clock()
-        limit = min(deadline, now + self._route.connect_timeout)
+        self.until = self._limit = min(deadline, self.clock() + self._route.connect_timeout)
+        address: Address | None = None
         try:
-            yield from self._connect(self._addresses(limit - now), limit)
-            self.until = self._limit
+            addresses = yield from self._look_up()
+            address = yield from self._reach(addresses)
             if self._route.tunnel:
                 yield from self._open_tunnel()
             if self._route.tls is not None:
@@ -135,28 +162,43 @@ class Connection(Wire):
                     self._session = None
             self.until = float("inf")
             return
-        except ConnectFailed as known:
-            error = known
-        except TimedOut:
-            error = ConnectFailed("no connection in time", kind="connect_timeout")
-        except TransportError:
-            error = ConnectFailed("the proxy left before it opened a tunnel", kind="proxy")
-        except ssl.SSLCertVerificationError as refused:
-            error = ConnectFailed(f"TLS: {refused.verify_message}", kind="tls")
-        except ssl.SSLError as broken:
-            error = ConnectFailed(f"TLS failed ({type(broken).__name__})", kind="tls")
-        except (OSError, HttpParserError, HttpParserUpgrade, ValueError) as broken:
-            error = ConnectFailed(f"no connection ({type(broken).__name__})")
+        except (MomentoError, OSError, HttpParserError, HttpParserUpgrade, ValueError) as failure:
+            if is_raised_by_signal_handler(failure):
+                raise
+            error = _not_opened(failure)
+        if address is not None:
+            self._resolver.avoid(address)
         self.close()
-        raise error
+        try:
+            raise error
+        finally:
+            del error
+
+    def _look_up(self) -> Steps[Sequence[Address]]:
+        while (addresses := self._resolver.addresses()) is None:
+            if not (yield LOOK):
+                raise ConnectFailed("name resolution took too long", kind="dns")
+        return addresses[:_TRIED_ADDRESSES]
+
+    def _reach(self, addresses: Sequence[Address]) -> Steps[Address]:
+        """Connect to the first address that answers, and return it."""
+        # All but the last share half of the time: the last needs it for a handshake, too.
+        share = (self._limit - self.clock()) / 2 / max(len(addresses) - 1, 1)
+        failure = "no address"
+        for count, address in enumerate(addresses, 1):
+            self.until = self._limit if count == len(addresses) else self.clock() + share
+            failure = yield from self._connect(address)
+            if not failure:
+                self.until = self._limit
+                return address
+            self._resolver.avoid(address)
+            self.close()
+        raise ConnectFailed(f"no connection ({failure})")
 
     def _open_tunnel(self) -> Steps[None]:
-        head = f"CONNECT {self._route.authority} HTTP/1.1\r\nHost: {self._route.authority}\r\n"
-        if self._route.proxy_credentials:
-            login = b64encode(self._route.proxy_credentials.encode()).decode()
-            head += f"Proxy-Authorization: Basic {login}\r\n"
-        yield from self._send_part(memoryview(f"{head}\r\n".encode()))
+        self._unsent = self._route.tunnel_request()
         parser = ReplyParser()
+        yield from self._send_slowly(parser, None)
         received = 0
         while parser.status == 0 and received < HEAD_LIMIT:
             data = yield from self._read()
@@ -169,11 +211,36 @@ class Connection(Wire):
 
     # One exchange
 
-    def _send_rest(self, first: Body, sent: int, rest: Body | None) -> Steps[bool]:
-        """Send everything and return True; False when the peer answered or left before the end."""
-        if not (yield from self._send_part(memoryview(first)[sent:])):
+    def _send_with_body(self, call: Call, common: str, extra: str) -> bool:
+        """Send what can be sent at once and return whether that was all."""
+        body = call.body or b""
+        if len(body) > _JOIN_LIMIT:
+            self._unsent = call.head(common, extra)
+            self._try_send()
             return False
-        return rest is None or (yield from self._send_part(memoryview(rest)))
+        self._unsent = call.head(common, extra) + body
+        return self._try_send()
+
+    def _send_slowly(self, parser: ReplyParser, body: Body | None) -> Steps[bool]:
+        """Send the rest and return True; False when the peer answered or left before the end."""
+        heard = 0
+
+        def is_answered(data: bytes) -> bool:
+            # An answer that comes before the end of the request is its refusal; interim ones are
+            # not.
+            nonlocal heard
+            heard += len(data)
+            parser.feed(data)
+            if parser.status == 0 and heard > HEAD_LIMIT:
+                raise TransportError("the answer's headers have no end", kind="unusable")
+            return parser.status != 0
+
+        if not (yield from self._send_rest(is_answered)):
+            return False
+        if body is None or len(body) <= _JOIN_LIMIT:
+            return True
+        self._unsent = memoryview(body)
+        return (yield from self._send_rest(is_answered))
 
     def _receive_rest(self, parser: ReplyParser, head: int) -> Steps[Body]:
         """Return the body of a reply of which so many bytes have come."""
@@ -183,10 +250,10 @@ class Connection(Wire):
             data = yield from self._read()
             head += len(data)
             parser.feed(data)
-        if not parser.is_framed:
-            raise TransportError("an answer without a length cannot be told from a broken one")
         if parser.status != 200:
             return (yield from self._receive_error(parser))
+        if not parser.is_framed:
+            raise TransportError("an answer without a length cannot be told from a broken one")
         if parser.length is None:
             return (yield from self._receive_chunks(parser))
         return (yield from self._receive_sized(parser, parser.length))
@@ -198,9 +265,15 @@ class Connection(Wire):
             self._remember_session(session)
 
     def _receive_error(self, parser: ReplyParser) -> Steps[bytes]:
+        """Return what explains a status; where it has no length, as far as it comes."""
         framed = 0
         while not parser.complete and parser.received <= ERROR_BODY_LIMIT and framed <= HEAD_LIMIT:
-            data = yield from self._read()
+            try:
+                data = yield from self._read()
+            except (TransportError, OSError) as end:
+                if parser.is_framed or is_raised_by_signal_handler(end):
+                    raise
+                break
             framed += len(data)
             parser.feed(data)
         parser.keep_alive &= parser.complete
@@ -238,8 +311,27 @@ class Connection(Wire):
         return body
 
 
-def _parts(head: bytes, body: Body) -> tuple[Body, Body | None]:
-    """Return what to send first, and what then."""
-    if len(body) > _JOIN_LIMIT:
-        return head, body
-    return head + body, None
+def _broken(error: Exception) -> MomentoError:
+    """Return what an error below says about a connection that was open."""
+    if isinstance(error, MomentoError):
+        return error
+    if not isinstance(error, OSError | HttpParserError | HttpParserUpgrade | ValueError):
+        return TransportError(f"unexpected {type(error).__name__}", kind="internal")
+    # Subclasses of SSLError say that the peer left, itself that TLS went wrong.
+    kind = "tls" if type(error) is ssl.SSLError else "connection"
+    return TransportError(f"the connection broke ({type(error).__name__})", kind=kind)
+
+
+def _not_opened(error: Exception) -> ConnectFailed:
+    """Return what an error below says about a connection that was being opened."""
+    if isinstance(error, ConnectFailed):
+        return error
+    if isinstance(error, TimedOut):
+        return ConnectFailed("no connection in time", kind="connect_timeout")
+    if isinstance(error, TransportError):
+        return ConnectFailed("the proxy left before it opened a tunnel", kind="proxy")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConnectFailed(f"TLS: {error.verify_message}", kind="tls")
+    if isinstance(error, ssl.SSLError):
+        return ConnectFailed(f"TLS failed ({type(error).__name__})", kind="tls")
+    return ConnectFailed(f"no connection ({type(error).__name__})")

@@ -28,6 +28,7 @@ from .interrupts import is_raised_by_signal_handler
 from .listener import protocol_at
 from .operation import Operation
 from .replies import Reply
+from .resolver import Resolver
 from .space import encode_key
 from .tokens import TokenSource
 from .transport import Origin, Transport
@@ -259,26 +260,18 @@ class _TimedConnection(Connection):
     def __init__(
         self,
         route: Route,
-        addresses: Callable[[float], Sequence[Address]],
+        resolver: Resolver,
         clock: Callable[[], float],
         opening: dict[str, float],
     ) -> None:
-        super().__init__(route, self._timed_lookup(addresses), clock)
+        super().__init__(route, resolver, clock)
         self._opening = opening
 
-    def _timed_lookup(
-        self, addresses: Callable[[float], Sequence[Address]]
-    ) -> Callable[[float], Sequence[Address]]:
-        def timed(timeout: float) -> Sequence[Address]:
-            began = self.clock()
-            found = addresses(timeout)
-            self._opening["lookup"] = self.clock() - began
-            return found
+    def _look_up(self) -> Steps[Sequence[Address]]:
+        return self._timed("lookup", super()._look_up())
 
-        return timed
-
-    def _connect(self, addresses: Sequence[Address], limit: float) -> Steps[None]:
-        return self._timed("connect", super()._connect(addresses, limit))
+    def _reach(self, addresses: Sequence[Address]) -> Steps[Address]:
+        return self._timed("connect", super()._reach(addresses))
 
     def _open_tunnel(self) -> Steps[None]:
         return self._timed("tunnel", super()._open_tunnel())
@@ -303,7 +296,7 @@ class _ColdTransport(Transport):
         self.opening: dict[str, float] = {}
 
     def _connection(self) -> Connection:
-        return _TimedConnection(self._route, self._resolver.addresses, self._clock, self.opening)
+        return _TimedConnection(self._route, self._resolver, self._clock, self.opening)
 
 
 def _seconds_of(date: bytes) -> float | None:

@@ -3,7 +3,11 @@
 Parsing is httptools' business; this gathers what its callbacks say. It knows nothing of sockets.
 """
 
-from httptools import HttpResponseParser
+import sys
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+
+from .exceptions import TransportError
 
 Body = bytes | bytearray
 
@@ -12,6 +16,7 @@ Body = bytes | bytearray
 BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
 ERROR_BODY_LIMIT = 1024
 HEAD_LIMIT = 64 * 1024
+_FRAMING = {b"content-length", b"transfer-encoding"}
 
 
 class Reply:
@@ -34,6 +39,7 @@ class ReplyParser:
     __slots__ = (
         "_http",
         "complete",
+        "has_second",
         "headers",
         "keep_alive",
         "parts",
@@ -44,6 +50,7 @@ class ReplyParser:
     def __init__(self) -> None:
         self._http = HttpResponseParser(self)
         self.keep_alive = False
+        self.has_second = False
         self.begin()
 
     def begin(self) -> None:
@@ -55,10 +62,37 @@ class ReplyParser:
         self.complete = False
 
     def feed(self, data: bytes) -> None:
-        self._http.feed_data(data)
+        """Read the next piece; raise what httptools raises, or what interrupted it."""
+        try:
+            self._http.feed_data(data)
+        except HttpParserError as error:
+            if self._is_body_of_none(data):
+                self.keep_alive = False
+                return
+            if not isinstance(error, HttpParserCallbackError) or self.has_second:
+                raise
+            interrupt = error.__context__
+        else:
+            return
+        # A callback below raised nothing of its own. What came from outside is the context, but
+        # where an exception is being handled, when Python puts that in its place.
+        try:
+            if interrupt is not None and interrupt is not sys.exception():
+                raise interrupt
+        finally:
+            del interrupt  # or this frame and the interrupt would keep each other
+        raise TransportError("an answer could not be read", kind="internal")
+
+    def _is_body_of_none(self, data: bytes) -> bool:
+        """Whether the data goes on behind a whole 204, and not with another answer."""
+        if not self.complete or self.status != 204:
+            return False
+        _, end, rest = data.partition(b"\r\n\r\n")
+        return bool(end) and not b"HTTP/".startswith(rest[:5])
 
     def on_message_begin(self) -> None:
         if self.complete:
+            self.has_second = True
             raise ValueError("a second answer to one request: whose it is cannot be known")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -71,6 +105,9 @@ class ReplyParser:
         if status >= 200:
             self.status = status
             self.keep_alive = self._http.should_keep_alive()
+            if status == 204 and self.headers.keys() & _FRAMING and self.length != 0:
+                # The body that it announces would be taken for the next answer.
+                self.keep_alive = False
         else:
             self.headers = {}
 

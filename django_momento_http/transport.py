@@ -11,10 +11,11 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from requests import PreparedRequest, Response, Session
+import requests
+from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -24,6 +25,7 @@ from .calls import Answer, Call
 from .connection import Connection, Route
 from .exceptions import MomentoError, TransportError
 from .fan import Fan
+from .interrupts import is_raised_by_signal_handler
 from .pool import Pool
 from .replies import Reply
 from .resolver import Resolver
@@ -43,6 +45,15 @@ _OUR_HEADERS = frozenset(
 )
 # RFC 9110, 5.6.2: a token.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+if TYPE_CHECKING:
+    from requests import Session
+else:
+    # Another class may have been put in its place, such as requests-cache's, which is no use here.
+    Session = next(
+        (one for one in requests.Session.__mro__ if one.__module__ == "requests.sessions"),
+        requests.Session,
+    )
 
 
 @dataclass(frozen=True)
@@ -81,31 +92,46 @@ class Transport:
 
     def exchange(self, call: Call) -> Answer:
         """Send one request through ``Session.send`` and return its reply, or what went wrong."""
+        request = _Prepared(call, self._url)
         try:
-            response = self._session.send(_Prepared(call, self._url), proxies={}, stream=True)
+            response = self._session.send(request, proxies={}, stream=True)
         except MomentoError as error:
-            return error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - instrumentation may raise anything
+            return call.judge(error.with_traceback(None), self._clock())
+        except Exception as error:
+            if request.is_interrupted or is_raised_by_signal_handler(error):
+                raise
+            # Instrumentation may raise anything.
             return TransportError(f"unexpected {type(error).__name__}", kind="internal")
         reply: Reply = response.raw  # type: ignore[assignment]  # our adapter puts it there
         return reply
 
-    def exchange_one(self, call: Call, added: Mapping[str, str] | None = None) -> Reply:
-        """Send one request, with these headers added to ours; raise a TransportError."""
-        head = call.head(self._common, _render(added) if added else "")
-        deadline = call.deadline
-        connection = self.pool.take(deadline, fresh=call.fresh)
-        steps = connection.request(head, call.body, deadline)
+    def exchange_one(self, call: Call, extra: str = "") -> Reply:
+        """Send one request, with these header lines too; raise a TransportError."""
+        pool, clock, deadline = self.pool, self._clock, call.deadline
+        connection = pool.take_now(call.fresh) or self._wait_for_one(call)
+        steps = connection.request(call, self._common, extra)
         try:
+            call.began = clock()
             wanted = next(steps)
             while True:
-                left = min(deadline, connection.until) - self._clock()
-                wanted = steps.send(connection.wait(wanted, left) if left > 0 else 0)
+                left = min(deadline, connection.until) - clock()
+                # When time is up, a last look: this process may have slept, not the service.
+                wanted = steps.send(connection.wait(wanted, left if left > 0 else 0.0))
         except StopIteration as done:
             reply: Reply = done.value
             return reply
+        except BaseException:
+            # Not left to its finalizer, where what a signal handler raises is lost.
+            steps.close()
+            raise
         finally:
-            self.pool.give_back(connection)
+            reusable = connection.reusable
+            pool.put_back(connection)
+            pool.tidy(connection, reusable=reusable)
+
+    def _wait_for_one(self, call: Call) -> Connection:
+        call.queued = self._clock()
+        return self.pool.wait(call.deadline, fresh=call.fresh)
 
     def exchange_many(
         self, next_call: Callable[[], Call | None]
@@ -122,9 +148,7 @@ class Transport:
         return Fan(self.pool, next_call, self._common, self._limit, self._clock)
 
     def _connection(self) -> Connection:
-        return Connection(
-            self._route, self._resolver.addresses, self._clock, self._tls_session, self._keep
-        )
+        return Connection(self._route, self._resolver, self._clock, self._tls_session, self._keep)
 
     def _keep(self, session: ssl.SSLSession) -> None:
         self._tls_session = session
@@ -134,9 +158,11 @@ class _Prepared(PreparedRequest):
     """What instrumentation of `requests` sees: neither token nor key nor value."""
 
     # What a request of the base class has, without what it takes to make it.
-    body = _cookies = _body_position = None
+    method = url = body = _cookies = _body_position = None
     hooks: Any = {"response": []}  # noqa: RUF012 - never written to
     added: Any = None
+    # Whether what passes through instrumentation came from below it, and is no error of ours.
+    is_interrupted = False
 
     def __init__(self, call: Call, endpoint: str) -> None:
         self.method = call.method
@@ -158,6 +184,9 @@ class _Prepared(PreparedRequest):
 class _Response(Response):
     """The least that ``Session.send`` and instrumentation ask of a response."""
 
+    url = ""
+    status_code = 0
+    raw: Any = None
     is_redirect = False
     reason = ""
     encoding = None
@@ -171,7 +200,7 @@ class _Response(Response):
         self.request = request
         self.url = request.url or ""
         self.status_code = reply.status
-        self.raw: Any = reply
+        self.raw = reply
 
 
 class _Adapter(HTTPAdapter):
@@ -185,7 +214,15 @@ class _Adapter(HTTPAdapter):
         self._transport = transport
 
     def send(self, request: Any, *_: Any, **__: Any) -> Response:
-        return _Response(request, self._transport.exchange_one(request.call, request.added))
+        extra = _render(request.added) if request.added else ""
+        try:
+            reply = self._transport.exchange_one(request.call, extra)
+        except MomentoError:
+            raise
+        except BaseException:
+            request.is_interrupted = True
+            raise
+        return _Response(request, reply)
 
 
 class _Session(Session):
@@ -227,22 +264,28 @@ def _first_hop(origin: Origin) -> tuple[str, int]:
 
 
 def _route(origin: Origin) -> Route:
-    url, proxy = urlsplit(origin.endpoint), urlsplit(origin.proxy or "")
-    login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    url = urlsplit(origin.endpoint)
     return Route(
         host=url.hostname or "",
         port=_port(url),
         tls=_tls_context(origin.ca_bundle) if url.scheme == "https" else None,
         connect_timeout=origin.connect_timeout,
         tunnel=origin.proxy is not None,
-        proxy_credentials=login if login != ":" else "",
+        proxy_credentials=_login(urlsplit(origin.proxy or "")),
     )
+
+
+def _login(proxy: SplitResult) -> str:
+    login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    return login if login != ":" else ""
 
 
 def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
     # Not ssl.create_default_context: it obeys SSLKEYLOGFILE and the environment's trust stores.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A name belongs among the alternative names (RFC 9525); authorities check no other.
+    context.hostname_checks_common_name = False
     context.set_alpn_protocols(["http/1.1"])
     context.load_verify_locations(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
     return context

@@ -20,6 +20,7 @@ import trustme
 
 from django_momento_http.calls import Call
 from django_momento_http.connection import Connection, Route
+from django_momento_http.pool import Pool
 from django_momento_http.transport import Origin, Transport
 
 # What failures.md allows beyond a deadline.
@@ -327,6 +328,18 @@ def transport_to(
         transport.close()
 
 
+def give_back(pool: Pool, connection: Connection) -> None:
+    """Give a connection back, as the transport does."""
+    reusable = connection.reusable
+    pool.put_back(connection)
+    pool.tidy(connection, reusable=reusable)
+
+
+def open_in(pool: Pool) -> set[Connection | None]:
+    """Return the connections that stand in the pool's slots."""
+    return {reference() for reference in pool._all}
+
+
 def a_call(
     target: str = "/cache/c?key_base64=a2V5",
     body: bytes | bytearray | None = None,
@@ -353,13 +366,12 @@ def all_of(transport: Transport, calls: list[Call]) -> list[tuple[Call, Any]]:
 
 def drive(connection: Any, call: Call) -> Any:
     """Carry one request out on a connection, as the transport would, and return its reply."""
-    head = call.head("Host: x\r\n")
-    steps = connection.request(head, call.body, call.deadline)
+    steps = connection.request(call, "Host: x\r\n")
     try:
         wanted = next(steps)
         while True:
             left = min(call.deadline, connection.until) - time.monotonic()
-            wanted = steps.send(connection.wait(wanted, left) if left > 0 else 0)
+            wanted = steps.send(connection.wait(wanted, max(left, 0.0)))
     except StopIteration as done:
         return done.value
 
@@ -382,6 +394,20 @@ def least_late(operation: Callable[[], float]) -> float:
     return late
 
 
+class Addresses:
+    """Stands for the resolver: knows the addresses, and remembers which failed."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found = found
+        self.avoided: list[Any] = []
+
+    def addresses(self) -> Any:
+        return self.found
+
+    def avoid(self, address: Any) -> None:
+        self.avoided.append(address)
+
+
 def connect_to(
     server: ScriptedServer, ca: str | None = None, addresses: Any = None, **options: Any
 ) -> Connection:
@@ -391,4 +417,5 @@ def connect_to(
         context = ssl.create_default_context(cafile=ca)
     route = Route("127.0.0.1", server.port, context, options.pop("connect_timeout", 0.5), **options)
     found = addresses or [(socket.AF_INET, ("127.0.0.1", server.port))]
-    return Connection(route, lambda _: found, time.monotonic)
+    resolver: Any = Addresses(*found)
+    return Connection(route, resolver, time.monotonic)

@@ -18,6 +18,7 @@ from django_momento_http.replies import BODY_LIMIT, ERROR_BODY_LIMIT
 
 from .scripted import (
     GRACE,
+    Addresses,
     Peer,
     a_call,
     after_request,
@@ -105,6 +106,55 @@ def test_half_an_answer_or_a_doubtful_one_is_an_error(data: bytes, error: str) -
             drive(connection, a_call())
         assert short(caught.value) == error
         assert not connection.reusable
+        connection.close()
+
+
+@pytest.mark.parametrize("end", [Peer.reset, Peer.stall, lambda _: None])
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (reply(401, b"no", "Connection: close", length=None), False),
+        (reply(429, b"no", "Retry-After: 2", length=None), False),
+        (reply(401, b"no", length=None).replace(b"1.1", b"1.0"), False),
+        (reply(403, b"no", "Transfer-Encoding: gzip", length=None), False),
+        (reply(404, b"Key Not Found", length=None), False),
+        (reply(500, b"", length=None), False),
+        (reply(400, b"no", length=2), True),
+    ],
+    ids=range(7),
+)
+def test_a_status_stands_without_the_end_of_what_explains_it(
+    data: bytes, is_whole: bool, end: Any
+) -> None:
+    """Only a value needs an end that can be told from a broken connection."""
+    with scripted(after_request(lambda p: p.send(data), lambda p: p.pause(0.05), end)) as server:
+        connection = connect_to(server)
+        found = drive(connection, a_call(seconds=0.3))
+        assert f" {found.status} ".encode() in data
+        assert data.endswith(bytes(found.body))
+        assert connection.reusable is is_whole
+        connection.close()
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+@pytest.mark.parametrize("header", ["Content-Length: 5", "X: y", "Transfer-Encoding: chunked"])
+def test_a_body_of_a_204_is_nobody_s(header: str, pause: float) -> None:
+    """What was stored was stored; the connection is not used again."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(f"HTTP/1.1 204 No Content\r\n{header}\r\n\r\n".encode())
+        if header != "X: y":
+            peer.pause(pause)
+        peer.send(b"value")
+        peer.stall()
+
+    with scripted(script) as server:
+        connection = connect_to(server)
+        assert drive(connection, a_call(body=b"value")).status == 204
+        if connection.reusable:
+            connection.wait(1, 5.0)
+        assert not (connection.reusable and connection.is_quiet())
         connection.close()
 
 
@@ -264,22 +314,68 @@ def test_a_large_body_arrives_whole_at_a_slow_reader() -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("is_closed", [False, True])
-def test_an_answer_before_the_request_is_read_is_its_refusal(is_closed: bool) -> None:
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+def test_an_answer_before_the_request_is_read_is_its_refusal(
+    is_closed: bool, is_tls: bool, tmp_path: Path
+) -> None:
     """A 413 in the middle of a large body is returned, and the connection is not used again."""
 
     def script(peer: Peer) -> None:
         peer.head()
         peer.send(reply(413, b"too large"))
         if is_closed:
-            peer.sock.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(peer.sock, socket.SHUT_WR)
         peer.stall()
 
-    with scripted(script) as server:
-        connection = connect_to(server)
+    with scripted(script, tls=server_context() if is_tls else None) as server:
+        connection = connect_to(server, bundle(tmp_path) if is_tls else None)
         found = drive(connection, a_call(body=bytes(8_000_000), seconds=5.0))
         assert (found.status, found.body) == (413, b"too large")
         assert not connection.reusable
+        connection.close()
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("interim", [reply(100, b"", length=None), reply(103, b"", "Link: x")])
+def test_interim_answers_do_not_stop_the_request(
+    interim: bytes, is_tls: bool, tmp_path: Path
+) -> None:
+    """Also unasked they are no refusal: the body arrives whole, however they are cut."""
+    body = bytes(range(256)) * 48_000  # more than the sockets' buffers take
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        arrived = bytearray(peer._left)
+        for part in (interim, interim[:10], interim[10:]):
+            peer.send(part)
+            for _ in range(10):
+                arrived += peer._more()
+        while len(arrived) < len(body):
+            arrived += peer._more()
+        peer._left = b""
+        peer.send(interim + reply(204 if arrived == body else 400, b""))
+        peer.stall()
+
+    with scripted(script, tls=server_context() if is_tls else None) as server:
+        connection = connect_to(server, bundle(tmp_path) if is_tls else None)
+        assert drive(connection, a_call(body=body, seconds=10.0)).status == 204
+        assert connection.reusable
+        connection.close()
+
+
+def test_endless_interim_answers_end_the_request() -> None:
+    """Who says nothing else while a body is sent is cut off."""
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.flood(reply(100, b"", length=None) * 100)
+
+    with scripted(script) as server:
+        connection = connect_to(server)
+        with pytest.raises(TransportError) as caught:
+            drive(connection, a_call(body=bytes(50_000_000), seconds=10.0))
+        assert caught.value.kind == "unusable"
         connection.close()
 
 
@@ -314,9 +410,10 @@ def test_a_tls_session_is_resumed_and_renewed_when_it_was_refused(
         with scripted(answer(reply(200)), tls=server_context(version=version)) as server:
             route = Route("127.0.0.1", server.port, context, 0.5)
             for _ in range(3):
+                resolver: Any = Addresses((socket.AF_INET, ("127.0.0.1", server.port)))
                 connection = Connection(
                     route,
-                    lambda _, port=server.port: [(socket.AF_INET, ("127.0.0.1", port))],
+                    resolver,
                     time.monotonic,
                     kept[-1] if kept else None,
                     kept.append,

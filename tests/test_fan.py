@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from django_momento_http.calls import Call
 from django_momento_http.connection import Connection
 from django_momento_http.exceptions import ConnectFailed, TimedOut, TransportError
 
@@ -23,6 +24,8 @@ from .scripted import (
     answer,
     bundle,
     echo,
+    give_back,
+    open_in,
     reply,
     scripted,
     server_context,
@@ -178,6 +181,31 @@ def test_a_refused_port_answers_every_call_at_once() -> None:
         assert not transport.pool._all
 
 
+@pytest.mark.parametrize(("fails_at_once", "most"), [(True, 1), (False, 32)])
+def test_what_cannot_connect_is_handed_on_before_more_is_tried(
+    fails_at_once: bool, most: int
+) -> None:
+    """Whoever decides whether more is to be sent hears of failures as they come."""
+    with scripted(silent) as server:
+        pass
+    with transport_to(server.endpoint) as transport:
+        if fails_at_once:
+            transport._resolver._known = (float("inf"), (), "gaierror")
+        asked: list[str] = []
+
+        def next_call() -> Call | None:
+            if len(asked) == 100:
+                return None
+            asked.append(f"/{len(asked)}")
+            return a_call(asked[-1])
+
+        told = 0
+        for answers in transport.exchange_many(next_call):
+            told += len(answers)
+            assert len(asked) <= told + most - 1
+        assert told == 100
+
+
 def test_calls_may_be_added_while_answers_come() -> None:
     """What is appended after an answer is sent too, on the connections that are there."""
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
@@ -212,7 +240,7 @@ def test_a_consumer_that_leaves_leaves_the_pool_clean(is_explicit: bool) -> None
         else:
             del answers
             gc.collect()
-        assert transport.pool._all == set(transport.pool._idle)
+        assert open_in(transport.pool) == set(transport.pool._idle)
         assert len(transport.pool._all) <= 1
         assert transport.exchange(a_call("/quick")).status == 200  # type: ignore[union-attr]
 
@@ -302,7 +330,7 @@ def test_answers_do_not_wait_for_a_connection_to_the_next_call() -> None:
         announcer.join()
         assert [name for name, _ in handed] == ["Reply", "TimedOut"]
         assert handed[0][1] < 0.3
-        transport.pool.give_back(taken.result(5))
+        give_back(transport.pool, taken.result(5))
 
 
 @pytest.mark.parametrize("connections", [1, 4])
@@ -319,7 +347,7 @@ def test_no_connection_in_time_is_each_call_s_error(connections: int) -> None:
         assert len(found) == 10
         assert {answer.kind for _, answer in found} <= {"pool_timeout", "no_time"}
         for connection in taken:
-            transport.pool.give_back(connection)
+            give_back(transport.pool, connection)
 
 
 def test_a_call_whose_time_is_over_is_not_sent() -> None:
@@ -338,7 +366,7 @@ def test_a_call_whose_time_is_over_is_not_sent() -> None:
         assert found[calls[0]].status == 200
         assert isinstance(found[calls[1]], TimedOut)
         assert [one.target for one in server.received] == ["/first"]
-        transport.pool.give_back(taken)
+        give_back(transport.pool, taken)
         assert len(transport.pool._idle) == 1
 
 
@@ -367,17 +395,17 @@ def test_an_unexpected_error_is_one_call_s_alone(monkeypatch: pytest.MonkeyPatch
     """Even a defect below costs only the call that it struck."""
     send = Connection._try_send
 
-    def broken(self: Connection, data: bytes) -> int:
-        if b"/3" in data:
+    def broken(self: Connection) -> bool:
+        if b"/3" in bytes(self._unsent):
             raise ZeroDivisionError
-        return send(self, data)
+        return send(self)
 
     monkeypatch.setattr(Connection, "_try_send", broken)
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
         found = all_of(transport, [a_call(f"/{n}") for n in range(6)])
         kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found}
         assert kinds == {f"/{n}": "internal" if n == 3 else "fine" for n in range(6)}
-        assert transport.pool._all == set(transport.pool._idle)
+        assert open_in(transport.pool) == set(transport.pool._idle)
 
 
 @pytest.mark.skipif(not hasattr(socket, "MSG_MORE"), reason="needs MSG_MORE")

@@ -21,7 +21,7 @@ LAYERS = [
     ["namespace"],
     ["space", "on_error", "gates", "answers"],
     ["operation"],
-    ["wire", "connection", "resolver"],
+    ["wire", "resolver", "connection"],
     ["pool", "fan"],
     ["transport"],
     ["client"],

@@ -7,10 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from django_momento_http.connection import Connection
 from django_momento_http.exceptions import TimedOut
 from django_momento_http.transport import Transport
 
-from .scripted import Peer, a_call, after_request, answer, echo, reply, scripted, transport_to
+from .scripted import (
+    Peer,
+    a_call,
+    after_request,
+    all_of,
+    answer,
+    echo,
+    give_back,
+    open_in,
+    reply,
+    scripted,
+    transport_to,
+)
 
 
 class Clock:
@@ -94,6 +107,61 @@ def test_a_connection_is_retired_before_a_load_balancer_does_it(
         assert server.accepted == accepted
 
 
+@pytest.mark.parametrize(("seconds", "accepted"), [(54.0, 1), (56.0, 2), (-9.0, 1)])
+def test_a_machine_that_slept_opens_new_connections(seconds: float, accepted: int) -> None:
+    """The monotonic clock may stand still meanwhile; what was idle is old all the same."""
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        get(transport)
+        transport.pool._wall = lambda: time.time() + seconds
+        assert get(transport).status == 200  # type: ignore[attr-defined]
+        assert server.accepted == accepted
+
+
+def test_a_process_that_slept_takes_the_answer_that_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it wakes after its deadline, it looks once more before it gives up."""
+    sent, answered = threading.Event(), threading.Event()
+
+    class Sleep(Clock):
+        """Sleeps for a minute when the request has been sent."""
+
+        def __call__(self) -> float:
+            if sent.is_set() and not self.ahead and answered.wait(5):
+                self.ahead = 60.0
+            return super().__call__()
+
+    def try_send(connection: Connection) -> bool:
+        is_whole = original(connection)
+        sent.set()
+        return is_whole
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(reply(200))
+        peer.pause(0.05)
+        answered.set()
+
+    original = Connection._try_send
+    monkeypatch.setattr(Connection, "_try_send", try_send)
+    clock = Sleep()
+    with scripted(script) as server, transport_to(server.endpoint, clock=clock) as transport:
+        assert get(transport).status == 200  # type: ignore[attr-defined]
+        assert clock.ahead
+
+
+def test_a_process_that_slept_while_its_peers_left_goes_on() -> None:
+    """What was idle and is closed meanwhile costs nobody an answer."""
+    with scripted(*[after_request(lambda p: p.send(reply(200)))] * 8, echo) as server:
+        clock = Clock()
+        with transport_to(server.endpoint, clock=clock) as transport:
+            all_of(transport, [a_call() for _ in range(8)])
+            for connection in list(transport.pool._idle):
+                connection.wait(1, 5.0)
+            found = all_of(transport, [a_call(f"/{number}") for number in range(20)])
+            assert [answer.status for _, answer in found] == [200] * 20
+
+
 def test_idle_connections_below_busy_ones_are_retired_too() -> None:
     """What a burst left behind does not stay for ever while one connection does all the work."""
     clock = Clock()
@@ -103,14 +171,14 @@ def test_idle_connections_below_busy_ones_are_retired_too() -> None:
         busy = transport.pool._idle[-1]
         for connection in taken:
             connection.reusable = True
-            transport.pool.give_back(connection)
+            give_back(transport.pool, connection)
         assert len(transport.pool._idle) == 6
         clock.ahead = 56.0
         busy.idle_since = clock()
         busy.reusable = True
         transport.pool._idle.remove(busy)
-        transport.pool.give_back(busy)
-        assert transport.pool._idle == [busy]
+        give_back(transport.pool, busy)
+        assert list(transport.pool._idle) == [busy]
         assert len(transport.pool._all) == 1
 
 
@@ -142,7 +210,7 @@ def test_waiting_for_a_connection_ends_with_the_deadline() -> None:
         assert isinstance(error, TimedOut)
         assert error.kind == "pool_timeout"
         assert not transport.pool.is_wanted
-        transport.pool.give_back(taken)
+        give_back(transport.pool, taken)
         assert get(transport).status == 200  # type: ignore[attr-defined]
         assert server.accepted == 1
 
@@ -162,8 +230,87 @@ def test_one_given_back_goes_to_the_one_who_waits() -> None:
             if is_reusable:
                 assert taken.is_open
                 taken.reusable = True
-            transport.pool.give_back(taken)
+            give_back(transport.pool, taken)
             assert waiting.result(5).status == 200  # type: ignore[attr-defined]
+
+
+def test_a_short_pool_serves_what_its_connections_can() -> None:
+    """Far more threads than connections: those are never idle for long, and nobody is too late."""
+    busy: list[float] = []
+    seconds = 0.05
+
+    def script(peer: Peer) -> None:
+        while True:
+            target = peer.request().target
+            began = time.monotonic()
+            peer.pause(seconds)
+            peer.send(reply(200, target.encode()))
+            busy.append(time.monotonic() - began)
+
+    def work(number: int) -> list[str]:
+        found = [transport.exchange(a_call(seconds=9.5 * seconds)) for _ in range(2)]
+        return [getattr(one, "kind", "served") for one in found]
+
+    def idle_share() -> float:
+        busy.clear()
+        began = time.monotonic()
+        with ThreadPoolExecutor(40) as threads:
+            kinds = [kind for found in threads.map(work, range(40)) for kind in found]
+        assert set(kinds) == {"served", "pool_timeout"}
+        return 1 - sum(busy) / (2 * (time.monotonic() - began))
+
+    with (
+        scripted(script) as server,
+        transport_to(server.endpoint, connections=2) as transport,
+    ):
+        # A busy machine wakes threads late; a pool that is unfair is so every time.
+        assert min(idle_share() for _ in range(2)) < 0.1
+
+
+def test_who_waited_too_long_is_served_after_who_did_not() -> None:
+    """Else those whose time is nearly over would leave none in time."""
+    order: list[str] = []
+    with (
+        scripted(echo) as server,
+        transport_to(server.endpoint, connections=1) as transport,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        pool = transport.pool
+        clock = pool._clock = Clock()
+        taken = pool.take(clock() + 90)
+
+        def wait(name: str, seconds: float) -> None:
+            connection = pool.wait(clock() + seconds)
+            order.append(name)
+            give_back(pool, connection)
+
+        waiting = []
+        for name, seconds in (("late", 10), ("first", 90), ("second", 90)):
+            waiting.append(threads.submit(wait, name, seconds))
+            while len(pool._waiting) < len(waiting):
+                time.sleep(0)
+        clock.ahead = 6.0
+        give_back(pool, taken)
+        for one in waiting:
+            one.result(10)
+        assert order == ["first", "second", "late"]
+        assert not pool.is_wanted
+
+
+@pytest.mark.parametrize("is_dropped", [True, False])
+def test_a_connection_that_is_lost_leaves_its_slot(is_dropped: bool) -> None:
+    """A slot is counted by the connection in it, so nobody needs to give it back."""
+    with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
+        pool = transport.pool
+        lost = [pool.take(time.monotonic() + 5) for _ in range(2)]
+        assert pool.take_now() is None
+        if is_dropped:
+            lost.clear()
+        else:
+            give_back(pool, lost.pop())
+            give_back(pool, lost.pop())
+        assert len(pool._all) == 0
+        assert pool.take_now() is not None
 
 
 def test_a_fresh_connection_is_asked_for_and_given() -> None:
@@ -200,7 +347,7 @@ def test_closing_leaves_those_in_use_to_their_users() -> None:
         transport.close()
         may_answer.set()
         assert bytes(under_way.result(5).body) == b"late"  # type: ignore[attr-defined]
-        assert transport.pool._idle == []
+        assert not transport.pool._idle
         assert not transport.pool._all
 
 
@@ -213,13 +360,13 @@ def test_a_forked_child_closes_its_copies_and_the_parent_goes_on() -> None:
         in_use = transport.pool.take(time.monotonic() + 5)
         get(transport)
         assert len(transport.pool._all) == 2
-        inherited = list(transport.pool._all)
+        inherited = list(open_in(transport.pool))
         child = os.fork()
         if child == 0:
             transport.close()
-            os._exit(sum(connection.fileno() != -1 for connection in inherited))
+            os._exit(sum(one is None or one.fileno() != -1 for one in inherited))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         in_use.reusable = True
-        transport.pool.give_back(in_use)
+        give_back(transport.pool, in_use)
         assert get(transport, target="/still").body == b"/still"  # type: ignore[attr-defined]
         assert server.accepted == 2

@@ -66,14 +66,43 @@ def test_a_whole_answer_is_read(data: bytes, status: int, body: bytes, size: int
         reply(200, b"value") + reply(200, b"other"),
         reply(200, b"value") + b"H",
         reply(200, b"value", "Connection: close") + reply(200, b"other"),
-        reply(204, b"") + b"value",
+        reply(204, b"") + reply(204, b""),
+        reply(204, b"") + b"H",
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_an_ambiguous_or_second_answer_is_refused(data: bytes) -> None:
     """Bytes that two readers could understand differently are no answer."""
     with pytest.raises(HttpParserError):
         parse(data)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([], b"value"),
+        ([], b"a\r\n\r\nb"),
+        (["Content-Length: 5"], b"value"),
+        (["Content-Length: 5"], b""),
+        ([CHUNKED], b"5\r\nvalue\r\n0\r\n\r\n"),
+        ([CHUNKED], b""),
+        (["Connection: close"], b"value"),
+    ],
+    ids=range(7),
+)
+def test_a_body_of_a_204_ends_the_connection_and_changes_nothing(
+    headers: list[str], body: bytes
+) -> None:
+    """What was done was done, whatever a server says besides; what it says is nobody's answer."""
+    head = "\r\n".join(["HTTP/1.1 204 No Content", *headers, "", ""]).encode()
+    parser = parse(head + body)
+    assert (parser.status, parser.complete, parser.parts) == (204, True, [])
+    assert not parser.keep_alive
+
+
+def test_a_length_of_nothing_does_not_end_a_connection() -> None:
+    """Many servers say that a 204 has no body."""
+    assert parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").keep_alive
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """The transport: deadlines that hold against any peer, and `requests` without its surprises."""
 
+import signal
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +21,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from requests import Session
 
 from django_momento_http.calls import Call
+from django_momento_http.connection import Connection
 from django_momento_http.exceptions import ConnectFailed, MomentoError, TransportError
+from django_momento_http.replies import ReplyParser
 from django_momento_http.transport import Origin, Transport
 
+from .interrupting import TimeIsUp, interrupts
 from .scripted import (
     GRACE,
     Peer,
@@ -28,9 +35,11 @@ from .scripted import (
     all_of,
     answer,
     answer_once,
+    authority,
     bundle,
     echo,
     least_late,
+    open_in,
     reply,
     scripted,
     server_context,
@@ -41,6 +50,7 @@ from .scripted import (
 )
 
 TOKEN = "a-secret-token"
+ROOT = Path(__file__).parent.parent
 KEY = "a2V5"
 
 
@@ -345,6 +355,73 @@ def test_instrumentation_that_raises_is_an_error_of_ours(
     assert found.__context__ is None  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_a_handler_raises_inside_instrumentation_passes(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time limits are no errors of tracing, wherever in it they strike."""
+    send = Session.send
+
+    def instrumented(self: Session, request: Any, **options: Any) -> Any:
+        if when == "before":
+            signal.raise_signal(signal.SIGUSR1)
+        response = send(self, request, **options)
+        signal.raise_signal(signal.SIGUSR1)
+        return response
+
+    with (
+        scripted(echo) as server,
+        transport_to(server.endpoint) as transport,
+        monkeypatch.context() as patch,
+        interrupts(),
+    ):
+        patch.setattr(Session, "send", instrumented)
+        with pytest.raises(TimeIsUp):
+            transport.exchange(a_call())
+        assert open_in(transport.pool) == set(transport.pool._idle)
+
+
+def test_what_is_raised_while_waiting_passes_whatever_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Green threads are ended where they wait, by exceptions of any class and without a handler."""
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        raised = OSError("time is up")
+
+        def ended(*_: Any) -> int:
+            raise raised
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "wait", ended)
+            with pytest.raises(OSError, match="time is up") as caught:
+                transport.exchange(a_call())
+        assert caught.value is raised
+        assert not transport.pool._all
+
+
+@pytest.mark.parametrize("send", [single, many])
+@pytest.mark.parametrize("is_handling", [False, True])
+def test_what_strikes_a_callback_of_the_parser_is_never_sent_again(
+    is_handling: bool, send: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes out; where Python has lost it, in an except block, the request is not retried."""
+
+    def struck(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        monkeypatch.setattr(ReplyParser, "on_body", struck)
+        if is_handling:
+            try:
+                [].pop()
+            except IndexError:
+                assert short(send(transport, a_call())) == "TransportError internal"
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                send(transport, a_call())
+        assert not transport.pool._all
+
+
 def test_an_interrupt_passes_and_leaves_the_pool_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C is nobody's to swallow, and the connection it struck is not used again."""
     with scripted(echo) as server, transport_to(server.endpoint) as transport:
@@ -361,6 +438,26 @@ def test_an_interrupt_passes_and_leaves_the_pool_clean(monkeypatch: pytest.Monke
                 transport.exchange(a_call())
         assert not transport.pool._all
         assert transport.exchange(a_call()).status == 200  # type: ignore[union-attr]
+
+
+REPLACED = """
+    import requests, requests.sessions
+
+    class Replaced(requests.Session):
+        def send(self, request, **options):
+            raise RuntimeError("not what is asked for")
+
+    requests.Session = requests.sessions.Session = Replaced
+    from tests.scripted import *
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        assert transport.exchange(a_call("/x")).body == b"/x"
+"""
+
+
+def test_another_session_in_the_place_of_requests_own_is_not_used() -> None:
+    """Caches of HTTP put their own class there, and know nothing of our requests."""
+    code = textwrap.dedent(REPLACED)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 @both
@@ -497,6 +594,21 @@ def test_an_unusable_bundle_shows_at_once(problem: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r".") as caught:
         Transport(Origin("https://127.0.0.1:1", 0.5, 4, None, str(path)))
     assert isinstance(caught.value, (FileNotFoundError, ssl.SSLError))
+
+
+@both
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_certificate_without_alternative_names_is_refused(
+    host: str, send: Any, tmp_path: Path
+) -> None:
+    """A common name is no name of a host."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(common_name=host).configure_cert(tls)
+    with scripted(echo, tls=tls) as server:
+        endpoint = server.endpoint.replace("127.0.0.1", host)
+        with transport_to(endpoint, ca_bundle=bundle(tmp_path), connect_timeout=5) as transport:
+            assert short(send(transport, a_call())) == "ConnectFailed tls"
+        assert server.received == []
 
 
 def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:

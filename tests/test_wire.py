@@ -1,7 +1,11 @@
 """The wire: how a socket is opened, and whether it may be used again."""
 
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,8 +76,7 @@ def test_bytes_left_inside_tls_are_not_quiet(tmp_path: Path) -> None:
 
 def test_the_next_address_is_tried_after_a_refusal_and_after_silence() -> None:
     """One address that refuses, is unreachable or not to be had does not hide a good one."""
-    with scripted(answer(reply(200))) as server, socket.create_server(("127.0.0.1", 0)) as full:
-        full.listen(0)
+    with scripted(answer(reply(200))) as server:
         with socket.create_server(("127.0.0.1", 0)) as gone:
             refused = (socket.AF_INET, gone.getsockname())
         good = (socket.AF_INET, ("127.0.0.1", server.port))
@@ -81,7 +84,47 @@ def test_the_next_address_is_tried_after_a_refusal_and_after_silence() -> None:
         for bad in (refused, unsupported):
             connection = connect_to(server, addresses=[bad, good])
             assert drive(connection, a_call()).status == 200
+            assert connection._resolver.avoided == [bad]
             connection.close()
+
+
+def test_silent_addresses_leave_half_of_the_time_to_the_last(tmp_path: Path) -> None:
+    """However many swallow packets, there is time for the handshake with one that answers."""
+    with (
+        silent_address() as first,
+        silent_address() as second,
+        scripted(answer(reply(200)), tls=server_context()) as server,
+    ):
+        good = (socket.AF_INET, ("127.0.0.1", server.port))
+        connection = connect_to(
+            server, bundle(tmp_path), [first, second, good, first], connect_timeout=1.0
+        )
+        began = time.monotonic()
+        assert drive(connection, a_call()).status == 200
+        assert time.monotonic() - began < 0.5 + 0.3
+        assert connection._resolver.avoided == [first, second]
+        connection.close()
+
+
+def test_an_address_that_does_not_secure_is_tried_last_the_next_time(tmp_path: Path) -> None:
+    """To accept and fall silent is no better than not to accept."""
+    with scripted(silent) as server:
+        connection = connect_to(server, bundle(tmp_path), connect_timeout=0.1)
+        with pytest.raises(ConnectFailed):
+            drive(connection, a_call())
+        assert connection._resolver.avoided == [(socket.AF_INET, ("127.0.0.1", server.port))]
+
+
+@contextmanager
+def silent_address() -> Iterator[Any]:
+    """Yield an address that answers no attempt to connect."""
+    with socket.create_server(("127.0.0.1", 0)) as full, ExitStack() as fillers:
+        full.listen(0)
+        for _ in range(8):  # until the queue of connections not yet accepted is full
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        yield (socket.AF_INET, full.getsockname())
 
 
 def test_no_address_at_all_is_a_failed_connection() -> None:
