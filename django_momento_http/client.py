@@ -250,7 +250,7 @@ class MomentoClient:
     def _charge(self, attempt: Attempt, error: MomentoError, now: float, company: int) -> None:
         """Tell the breakers of an error, and of the time that the service took to make it."""
         # It had no request yet while we waited for a connection ...
-        began = max(attempt.started, getattr(attempt, "began", 0.0))
+        began = max(attempt.started, attempt.began)
         # ... and what takes longer than patience is a process that was frozen.
         lost = min(now - began, self._patience)
         was_cut_short = error.transient and now >= attempt.deadline and lost < self._patience / 2

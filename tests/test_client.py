@@ -14,9 +14,13 @@ from django_momento_http.conf import read_options
 from django_momento_http.exceptions import (
     AccessDenied,
     CircuitOpen,
+    ConnectFailed,
     MomentoError,
+    TimedOut,
     TransportError,
 )
+from django_momento_http.failures import LEAST_LOSS
+from django_momento_http.replies import Reply
 from django_momento_http.testing import Fault, RunningServer
 
 from .scripted import (
@@ -401,6 +405,122 @@ def test_keys_of_one_call_that_time_out_together_lose_one_deadline(make: Make) -
         found = run_many(client, [OPERATIONS["get"]] * 40)
         assert {shown(outcome) for outcome in found.values()} == {"TimedOut timeout"}
         assert len(found) == 40
+
+
+# Our own shortage, and a process that stood still
+
+
+class Clock:
+    """The client's clock, which moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def settled(make: Make) -> Callable[..., MomentoClient]:
+    """A function that lets operations end as told, and returns their client; nothing is sent."""
+    client = make("http://127.0.0.1:1", REQUEST_TIMEOUT=1.0)
+    client.clock = clock = Clock()
+
+    def settle(
+        error: MomentoError, *, times: int = 1, waited: float = 0.0, took: float = 0.0
+    ) -> MomentoClient:
+        for _ in range(times):
+            attempt = client.attempt(OPERATIONS["get"], client.deadline(1, clock.now))
+            assert client.admit(attempt) is None
+            clock.now += waited
+            attempt.began = clock.now
+            clock.now += took
+            client.settle(attempt, error)
+        return client
+
+    return settle
+
+
+def lost(client: MomentoClient) -> float:
+    condition = client._service.breaker.condition
+    return condition.lost if condition.ticket is not None else float("inf")
+
+
+@pytest.mark.parametrize("kind", ["pool_timeout", "no_time"])
+def test_our_own_shortage_costs_the_service_nothing(
+    settled: Callable[..., MomentoClient], kind: str
+) -> None:
+    """A thousand operations that got no connection, or no time, are counted and no requests."""
+    client = settled(TimedOut("all in use", kind=kind), times=1000, waited=0.95)
+    assert lost(client) == 0.0
+    assert (client.stats()["requests"], client.stats()["errors"]) == (0, {kind: 1000})
+
+
+@pytest.mark.parametrize(
+    ("waited", "took", "share"),
+    [(0.0, 0.95, 0.95), (0.0, 0.9, 0.9), (0.5, 0.46, 0.46), (0.8, 0.16, 0.16), (0.9, 0.06, 0.0)],
+)
+def test_waiting_for_a_connection_is_not_time_of_the_service(
+    settled: Callable[..., MomentoClient], waited: float, took: float, share: float
+) -> None:
+    """What a timeout costs is the time with a connection, and nothing where that was too little."""
+    assert lost(settled(TimedOut(), waited=waited, took=took)) == pytest.approx(share)
+
+
+def test_an_instant_failure_after_a_wait_has_its_price(
+    settled: Callable[..., MomentoClient],
+) -> None:
+    """A refusal is one, also where the connection was long in coming."""
+    assert lost(settled(ConnectFailed(), waited=0.5, took=0.001)) == LEAST_LOSS
+
+
+@pytest.mark.parametrize("error", [TimedOut(), TransportError(), ConnectFailed(kind="dns")])
+def test_a_process_that_was_frozen_has_lost_a_deadline_at_most(
+    settled: Callable[..., MomentoClient], error: MomentoError
+) -> None:
+    """An operation that ends 70 seconds late has not waited for the service for so long."""
+    client = settled(error, took=70.0)
+    assert error.elapsed == 70.0
+    assert lost(client) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(None, "closed"), (TimedOut(), "open"), (TransportError(), "open")]
+)
+def test_a_probe_that_was_frozen_reports_when_it_goes_on(
+    settled: Callable[..., MomentoClient], error: MomentoError | None, state: str
+) -> None:
+    """What it says counts, as long as no other was sent in its place."""
+    client = settled(TimedOut(), times=3, took=1.0)
+    assert client.stats()["breaker"] == "open"
+    breaker = client._service.breaker
+    breaker._clock = clock = Clock()
+    clock.now = time.monotonic() + 60
+    attempt = client.attempt(OPERATIONS["get"], soon_by(client))
+    assert client.admit(attempt) is None
+    assert client.stats()["breaker"] == "half-open"
+    clock.now += 70
+    client.clock.now += 70  # type: ignore[attr-defined]
+    client.settle(attempt, error or Reply(404, {}, b"Key Not Found"))
+    assert client.stats()["breaker"] == state
+
+
+def soon_by(client: MomentoClient) -> float:
+    return client.deadline(1, client.clock())
+
+
+def test_a_probe_that_got_no_connection_is_the_next_caller_s(
+    settled: Callable[..., MomentoClient],
+) -> None:
+    """Our own shortage says nothing of the service: it stays half-open, and asks at once."""
+    client = settled(TimedOut(), times=3, took=1.0)
+    client._service.breaker._clock = lambda: time.monotonic() + 60
+    settled(TimedOut("all in use", kind="pool_timeout"), waited=0.9)
+    assert client.stats()["breaker"] == "half-open"
+    settled(TimedOut(), waited=0.9, took=0.06)
+    assert client.stats()["breaker"] == "half-open"
+    settled(TimedOut(), took=0.95)
+    assert client.stats()["breaker"] == "open"
 
 
 # Tokens
