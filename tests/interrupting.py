@@ -5,11 +5,13 @@ A profile function is called there too, so it can raise the signal at each of th
 every run of the same operation is interrupted one place later, until one is not interrupted.
 """
 
+import gc
 import random
 import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -70,14 +72,25 @@ def interrupts(kind: type[BaseException] = TimeIsUp) -> Iterator[Interrupts]:
     found = Interrupts(kind)
     before = {one: signal.signal(one, found.handle) for one in (signal.SIGUSR1, signal.SIGALRM)}
     hook, sys.unraisablehook = sys.unraisablehook, found.note_lost
+    # Of a callback in Python that the collector calls, an exception is lost: not ours to mend.
+    callbacks, gc.callbacks[:] = list(gc.callbacks), []
     try:
         yield found
     finally:
         sys.setprofile(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.callbacks[:] = callbacks
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+        forget_the_interrupted()
+
+
+def forget_the_interrupted() -> None:
+    """Let go now of connections that were dropped in the middle: CPython warns of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def at_every_place(

@@ -30,6 +30,7 @@ from . import canary
 from .interrupting import (
     at_every_place,
     at_random,
+    forget_the_interrupted,
     frames_of,
     inside_every_place,
     interrupts,
@@ -62,6 +63,12 @@ INTERRUPTS = int(os.environ.get("INTERRUPTS", "300"))
 TOKEN = "a-secret-token"
 LOGIN = "user:hunter2"
 LARGE = bytes(300_000)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    forget_the_interrupted()
 
 
 def lost(pool: Any) -> int:
