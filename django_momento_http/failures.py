@@ -245,15 +245,9 @@ class Breaker:
 
     def _succeed(self, condition: Condition) -> Condition:
         if condition.is_probing:
-            left = BUDGET - ALLOWANCE
-            condition = replace(
-                condition,
-                ticket=condition.epoch,
-                is_probing=False,
-                lost=left,
-                waited=left,
-                since=self._clock(),
-            )
+            left, now = BUDGET - ALLOWANCE, self._clock()
+            condition = replace(condition, ticket=condition.epoch, is_probing=False, since=now)
+            condition = replace(condition, lost=left, waited=left)
         lost = max(0.0, condition.lost - REFUND)
         return replace(
             condition,
