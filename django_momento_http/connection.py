@@ -101,17 +101,14 @@ class Connection(Wire):
         super().close()
 
     def request(self, call: Call, common: str, extra: str = "") -> Steps[Reply]:
-        """Send one request with these header lines, and return its whole reply.
-
-        It raises a TransportError, or what interrupts it.
-        """
+        """Return the whole reply to one request; raise a TransportError, or what interrupts it."""
         self.reusable = False
         try:
             if self._sock is None:
                 yield from self._open(call.deadline)
             parser = self._parser
             parser.begin()
-            # Nearly all requests fit into the socket's buffer, and nearly all answers come at once.
+            # Nearly all requests fit the socket's buffer, nearly all answers come at once.
             if call.body is None:
                 self._unsent = call.head(common, extra)
                 is_whole = self._try_send()
@@ -125,10 +122,9 @@ class Connection(Wire):
                 parser.feed(data)
                 content, size = parser.content(), len(data)
             else:
-                raise TimedOut(LATE)  # noqa: TRY301 - told like the others
+                raise TimedOut(LATE)  # noqa: TRY301 - named below, like the others
             if content is None:
-                # What is read past the parser leaves it in the middle of an answer.
-                self._parser = ReplyParser()
+                self._parser = ReplyParser()  # this one may be left in the middle of an answer
                 content = yield from self._receive_rest(parser, size)
             if self._session is None and self._route.tls is not None:
                 self._remember(self._sock.session)
@@ -139,9 +135,8 @@ class Connection(Wire):
         else:
             self.reusable = parser.keep_alive and is_whole
             return Reply(parser.status, parser.headers, content)
-        # Outside the except block: what went wrong below may hold what nobody should read.
         try:
-            raise error
+            raise error  # outside the except block: what is below may hold what nobody should read
         finally:
             del error  # or the frame and its error would keep each other, and the connection
 
