@@ -5,6 +5,7 @@ It knows how operations are admitted and settled, and nothing of what the bytes 
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from .answers import Outcome
@@ -51,9 +52,11 @@ class Batch:
             while self._waiting or self._again or self._settled:
                 fan = self._client.fan(self._next)
                 self._postpone = fan.postpone
-                for answers in fan.answers():
-                    self._settle(answers)
-                    yield from self._drain()
+                # Not left to its finalizer, where what a signal handler raises is lost.
+                with closing(fan.answers()) as lists:
+                    for answers in lists:
+                        self._settle(answers)
+                        yield from self._drain()
                 yield from self._drain()
         finally:
             self._postpone = _nothing  # the other refers to this

@@ -4,7 +4,7 @@ Each answer is handed on as soon as it is whole, and its connection takes the ne
 one holds back nobody. It knows nothing of what is asked or answered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from .calls import Answer, Call
@@ -76,7 +76,7 @@ class Fan:
         # The caller's code took long: what is under way goes first.
         self._is_behind = False
 
-    def answers(self) -> Iterator[list[tuple[Call, Answer]]]:
+    def answers(self) -> Generator[list[tuple[Call, Answer]], None, None]:
         """Yield lists of answers until nothing is under way and nothing is left to send."""
         try:
             while True:
