@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -18,9 +17,9 @@ from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.namespace import Namespace
 from django_momento_http.owed import Ledger
-from django_momento_http.space import encode_key
 from django_momento_http.store import Store, forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.between import between_read_and_write
 from tests.markers import marker_key
 from tests.scripted import GRACE, least_late, scripted, silent
 
@@ -285,9 +284,9 @@ def test_aliases_of_one_namespace_forget_together(make_cache: Make, clear: Make)
 
 
 READ_THEN_WRITE: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "touch": ("old", lambda store: store.touch(wire("k"), 100)),
-    "incr": (1, lambda store: store.incr(wire("k"), 1)),
-    "incr_version": ("old", lambda store: store.move(wire("k"), wire("k", 2))),
+    "touch": ("old", lambda cache: cache.touch("k", 100)),
+    "incr": (1, lambda cache: cache.incr("k")),
+    "incr_version": ("old", lambda cache: cache.incr_version("k")),
 }
 
 
@@ -295,9 +294,11 @@ READ_THEN_WRITE: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 def test_what_was_read_before_a_clear_stays_cleared(server: RunningServer, name: str) -> None:
     """What is read, cleared by another thread, and written back, is not brought back by that."""
     cache = Process(server)
-    value, plan = READ_THEN_WRITE[name]
+    value, write_back = READ_THEN_WRITE[name]
     cache.set("k", value)
-    run_with_a_break(cache, plan(cache._shared), cache.clear)
+    with between_read_and_write(cache, cache.clear):
+        write_back(cache)
+    assert marker_requests(server).count("PUT") == 1
     assert cache.get_many(["k"]) == cache.get_many(["k"], version=2) == {}
     assert Process(server).get("k") is Process(server).get("k", version=2) is None
 
@@ -314,21 +315,6 @@ def test_what_a_default_made_before_a_clear_is_not_served(
 
     assert cache.get_or_set("k", default) == "from before"
     assert cache.get("k") is None
-
-
-def run_with_a_break(cache: Process, plan: Any, act: Callable[[], object]) -> None:
-    """Carry out a plan whose first operation is a read, and act between it and the rest."""
-    client = cache._shared._client
-    asked = plan.send(client.run(plan.send(None), time.monotonic() + PATIENCE))
-    act()
-    with suppress(StopIteration):
-        while True:
-            asked = plan.send(client.run(asked, time.monotonic() + PATIENCE))
-
-
-def wire(key: str, version: int = 1) -> str:
-    """Return a key as it stands on the wire."""
-    return encode_key(f":{version}:{key}".encode())
 
 
 # Signing keys

@@ -1,8 +1,9 @@
 """Any sequence of operations, faults, lapses of time and spoilt values, against a model.
 
-While nothing is wrong the cache equals the model. In trouble the model holds, for each key, every
-state that it may be in: what the cache then returns is the default or a value of one of those,
-and an operation that reports success leaves just one of them.
+Two processes work on one namespace, on hosts whose clocks may differ by most of a minute; one of
+them has two aliases of it. While nothing is wrong the cache equals the model. In trouble the model
+holds, for each key, every state that it may be in: what the cache then returns is the default or a
+value of one of those, and an operation that reports success leaves just one of them.
 
 HYPOTHESIS_PROFILE chooses how much is tried: ``ci`` (the default, 80 sequences of 30 steps) or
 ``nightly`` (500 of 50). A failure prints the code that repeats it.
@@ -12,9 +13,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,7 +35,19 @@ from django_momento_http.namespace import Namespace
 from django_momento_http.owed import Ledger
 from django_momento_http.store import Store, forget_endpoint
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.between import between_read_and_write
 from tests.markers import marker_key
+from tests.state_model import (
+    ABSENT,
+    SPOILT,
+    Cell,
+    Frozen,
+    Model,
+    Place,
+    Process,
+    State,
+    is_state_of,
+)
 
 # Long enough for a busy machine, as what fails without a fault is taken for a mistake.
 DEADLINE = 0.8
@@ -44,6 +57,8 @@ EPOCH = 1.9e9
 STEPS = (30, 300)
 TIMEOUTS = (100, 1000, None)
 MAX_TTL = 86400
+# Of the rounds in which each alias makes a call; a payment goes beside each.
+PAYMENTS = 100
 
 _COMMON: dict[str, Any] = {
     "deadline": None,
@@ -56,24 +71,12 @@ PROFILES = {
 }
 
 
-class State(NamedTuple):
-    """What may be stored under a key; ``hidden`` once a clear() failed that may yet take effect."""
-
-    value: Any
-    expires: float
-    hidden: bool = False
-
-
-# What states may be: a value, nothing, or bytes that are nobody's.
-ABSENT = None
-SPOILT = "spoilt"
-Cell = State | None | str
-Place = tuple[str, int]
-
 MARKER = marker_key()
 FAULTS = {
     "500": Fault(status=500),
     "500 for a while": Fault(status=500, times=6),
+    "an outage": Fault(status=503, times=None),
+    "an outage though done": Fault(status=503, applied=True, times=20),
     "503 though done": Fault(status=503, applied=True, times=2),
     "400": Fault(status=400),
     "401": Fault(status=401),
@@ -89,11 +92,18 @@ FAULTS = {
     "the marker is late": Fault(delay=2 * DEADLINE, key=MARKER),
     "encoded": Fault(headers=(("Content-Encoding", "br"),)),
 }
+# What is answered so is refused for good.
+FINAL = (400, 403)
+# The aliases: two of one process, which differ in an option, and one of another process.
+ALIASES = {"a": "A", "another a": "A", "b": "B"}
+# By how much the second host's clock may be off; no timeout ends near what this makes of a step.
+SKEWS = (0, 0, -45, 45)
 
-names = st.sampled_from(("a", "b", "c"))
+names = st.sampled_from("ab")
 versions = st.sampled_from((1, 2))
 places = st.tuples(names, versions)
 timeouts = st.sampled_from(TIMEOUTS)
+aliases = st.sampled_from(("a", "another a", "b", "b"))
 values = st.one_of(
     st.integers(-5, 5),
     st.sampled_from(("text", None, b"bytes", ["list", 1], 1.5, "long " * 400)),
@@ -108,21 +118,24 @@ class CacheMachine(RuleBasedStateMachine):
         is_async=st.booleans(),
         max_age=st.sampled_from((0, 10, 10, None)),
         is_warm=st.booleans(),
+        skew=st.sampled_from(SKEWS),
     )
-    def begin(self, mode: str, is_async: bool, max_age: float | None, is_warm: bool) -> None:
-        """Start a server and a backend that have nothing from before."""
+    def begin(
+        self, mode: str, is_async: bool, max_age: float | None, is_warm: bool, skew: float
+    ) -> None:
+        """Start a server and backends that have nothing from before."""
         self.context = running_server()
         self.server: RunningServer = self.context.__enter__()
         self.raises = mode == "raise"
         self.is_async = is_async
-        self.has_marker = max_age is not None
-        self.cache = build(self.server, mode, max_age)
-        self.model: dict[Place, set[Cell]] = {
-            (name, version): {ABSENT} for name in "abc" for version in (1, 2, 3)
-        }
+        self.max_age = max_age
+        self.caches = build(self.server, mode, max_age, skew)
+        places = [(name, version) for name in "ab" for version in (1, 2, 3)]
+        self.model = Model(places, [Process("A", 0.0), Process("B", skew)])
         self.in_trouble = False
-        if is_warm:
-            self.cache.get("warm")
+        self.looks = 0
+        for cache in self.caches.values() if is_warm else ():
+            cache.get("warm")
 
     def teardown(self) -> None:
         """Leave nothing behind."""
@@ -137,51 +150,64 @@ class CacheMachine(RuleBasedStateMachine):
         """Let time pass for the server, the stored values and the marker."""
         self.server.advance(seconds)
 
-    @rule(name=st.sampled_from(sorted(FAULTS)), method=st.sampled_from((None, "GET", "PUT")))
+    @rule(
+        name=st.sampled_from(sorted(FAULTS)), method=st.sampled_from((None, "GET", "PUT", "DELETE"))
+    )
     def something_breaks(self, name: str, method: str | None) -> None:
         """Let requests misbehave from now on."""
-        fault = FAULTS[name]
-        self.server.inject(replace(fault, method=method))
+        fault = replace(FAULTS[name], method=method)
+        self.server.inject(fault)
         self.in_trouble = True
+        if fault.status in FINAL:
+            self.model.refuse()
 
     @precondition(lambda self: self.in_trouble)
     @rule()
     def all_is_well_again(self) -> None:
-        """End the trouble, and let the breakers, and the marker's copy, notice."""
+        """End the trouble, and let everybody notice: breakers, markers, and who owes."""
         self.server.clear_faults()
-        self.server.advance(30)
-        self.cache.get("warm")
+        for _ in range(PAYMENTS):
+            self.server.advance(STEPS[0])
+            for cache in self.caches.values():
+                with suppress(MomentoError):  # a probe may have been another request's
+                    cache.get("warm")
+            if not any(cache._shared._namespace.owed.queues for cache in self.caches.values()):
+                break
+        else:
+            pytest.fail("what was owed is not paid")
         self.in_trouble = False
+        self.model.all_is_paid(self.now())
 
     @rule(chosen=st.integers(0, 5), other=st.integers(-1, 5))
     def a_value_is_spoilt(self, chosen: int, other: int) -> None:
         """Put foreign bytes, or another key's value, where one of ours was."""
         raw = self.server.items
-        stored = [place for place in sorted(self.model) if ("default-cache", wire(place)) in raw]
+        there = sorted(self.model.places)
+        stored = [place for place in there if ("default-cache", wire(place)) in raw]
         if not stored:
             return
         place = stored[chosen % len(stored)]
         # Bytes that were put where they do not belong must not be put back.
-        sound = [None, *(each for each in stored if SPOILT not in self.model[each])]
+        sound = [None, *(each for each in stored if SPOILT not in self.model.places[each])]
         source = sound[(other + 1) % len(sound)]
         if source == place:
             return
         data = b"foreign" if source is None else raw["default-cache", wire(source)]
         self.server.put("default-cache", wire(place), data, 1000)
-        self.model[place] = {SPOILT}
+        self.model.places[place] = {SPOILT}
 
     # Operations
 
-    @rule(place=places)
-    def get(self, place: Place) -> None:
+    @rule(alias=aliases, place=places)
+    def get(self, alias: str, place: Place) -> None:
         """Return a value that may be there, or the default."""
-        found = self.call("get", place[0], "default", version=place[1])
+        found = self.call(alias, "get", place[0], "default", version=place[1])
         self.judge(place, found, "default")
 
-    @rule(keys=st.lists(names, max_size=3, unique=True), version=versions)
-    def get_many(self, keys: list[str], version: int) -> None:
+    @rule(alias=aliases, keys=st.lists(names, max_size=3, unique=True), version=versions)
+    def get_many(self, alias: str, keys: list[str], version: int) -> None:
         """Return values that may be there."""
-        found = self.call("get_many", iter(keys), version=version)
+        found = self.call(alias, "get_many", iter(keys), version=version)
         if isinstance(found, MomentoError):
             assert any(self.may_fail((key, version)) for key in keys)
             return
@@ -189,207 +215,299 @@ class CacheMachine(RuleBasedStateMachine):
         for key in keys:
             self.judge((key, version), found.get(key, "default"), "default")
 
-    @rule(place=places, value=values, timeout=timeouts)
-    def set_one(self, place: Place, value: Any, timeout: int | None) -> None:
+    @rule(alias=aliases, place=places, value=values, timeout=timeouts)
+    def set_one(self, alias: str, place: Place, value: Any, timeout: int | None) -> None:
         """Leave the value."""
-        result = self.call("set", place[0], value, timeout, version=place[1])
+        result = self.call(alias, "set", place[0], value, timeout, version=place[1])
         assert result is None or isinstance(result, MomentoError)
         # In "miss" mode nothing says whether it was stored.
         is_certain = result is None and (self.raises or not self.in_trouble)
-        self.write(place, {self.state(value, timeout)}, certain=is_certain)
+        self.write(place, self.states(value, timeout), certain=is_certain)
 
-    @rule(data=st.dictionaries(names, values, max_size=3), version=versions, timeout=timeouts)
-    def set_many(self, data: dict[str, Any], version: int, timeout: int | None) -> None:
+    @rule(
+        alias=aliases,
+        data=st.dictionaries(names, values, max_size=3),
+        version=versions,
+        timeout=timeouts,
+    )
+    def set_many(self, alias: str, data: dict[str, Any], version: int, timeout: int | None) -> None:
         """Leave the values of all keys that are not returned."""
-        failed = self.call("set_many", data, timeout, version=version)
+        failed = self.call(alias, "set_many", data, timeout, version=version)
         is_error = isinstance(failed, MomentoError)
         assert self.in_trouble or failed == []
         for key, value in data.items():
             certain = not is_error and key not in failed
-            self.write((key, version), {self.state(value, timeout)}, certain=certain)
+            self.write((key, version), self.states(value, timeout), certain=certain)
 
-    @rule(place=places, value=values, timeout=timeouts)
-    def add(self, place: Place, value: Any, timeout: int | None) -> None:
+    @rule(alias=aliases, place=places, value=values, timeout=timeouts)
+    def add(self, alias: str, place: Place, value: Any, timeout: int | None) -> None:
         """Store only where nothing is, and say whether that was done."""
-        before = self.cells(place)
-        added = self.call("add", place[0], value, timeout, version=place[1])
-        new = {self.state(value, timeout)}
+        added = self.call(alias, "add", place[0], value, timeout, version=place[1])
+        before = self.before(place)
+        new = self.states(value, timeout)
         if added is True:
-            assert any(may_be_absent(cell) for cell in before) or self.in_trouble
+            assert self.in_trouble or self.may_be_absent(before)
             self.write(place, new, certain=True)
         elif added is False and not self.in_trouble:
-            assert any(is_present(cell) for cell in before)
+            assert self.may_be_present(before)
         else:
             assert self.may_fail(place) or added is False
-            self.write(place, new, certain=not self.in_trouble and before == {ABSENT})
+            certain = not self.in_trouble and before == {ABSENT}
+            self.write(place, new, certain=certain, owes=False)
 
-    @rule(place=places, timeout=timeouts)
-    def touch(self, place: Place, timeout: int | None) -> None:
+    @rule(alias=aliases, place=places, timeout=timeouts)
+    def touch(self, alias: str, place: Place, timeout: int | None) -> None:
         """Renew the timeout where there is a value."""
-        before = self.cells(place)
-        touched = self.call("touch", place[0], timeout, version=place[1])
-        new = {
-            State(cell.value, self.expiry(timeout)) for cell in before if isinstance(cell, State)
-        }
-        if touched is True:
-            assert new
-            self.model[place] = new
-        elif touched is False and not self.in_trouble:
-            assert any(may_be_absent(cell) for cell in before)
-        else:
-            assert self.may_fail(place) or touched is False
-            self.model[place] = before | new
+        touched = self.call(alias, "touch", place[0], timeout, version=place[1])
+        before = self.before(place)
+        self.judge_touch(place, touched, before, self.touched(before, timeout))
 
-    @rule(place=places)
-    def delete(self, place: Place) -> None:
+    def judge_touch(self, place: Place, result: Any, before: set[Cell], new: set[Cell]) -> None:
+        """Check what touch() says, and take it in."""
+        if result is True:
+            assert new
+            self.model.write(place, new)
+        elif result is False and not self.in_trouble:
+            assert self.may_be_absent(before)
+        else:
+            assert self.may_fail(place) or result is False
+            self.write(place, new, certain=False, owes=False)
+
+    @rule(alias=aliases, place=places)
+    def delete(self, alias: str, place: Place) -> None:
         """Remove the value and say whether there was one."""
-        before = self.cells(place)
-        deleted = self.call("delete", place[0], version=place[1])
+        deleted = self.call(alias, "delete", place[0], version=place[1])
+        before = self.before(place)
         if deleted is True:
-            assert any(is_present(cell) for cell in before)
-            self.model[place] = {ABSENT}
+            assert self.may_be_present(before)
+            self.model.write(place, {ABSENT})
         elif deleted is False and (self.raises or not self.in_trouble):
-            assert any(may_be_absent(cell) for cell in before) or self.in_trouble
+            assert self.in_trouble or self.may_be_absent(before)
             # Whatever was there must never be seen again.
-            self.model[place] = {SPOILT} if before == {SPOILT} else {ABSENT}
+            self.model.write(place, {SPOILT} if before == {SPOILT} else {ABSENT})
         else:
             assert self.may_fail(place) or deleted is False
-            self.model[place] = before | {ABSENT}
+            self.write(place, {ABSENT}, certain=False)
 
-    @rule(keys=st.lists(names, max_size=3, unique=True), version=versions)
-    def delete_many(self, keys: list[str], version: int) -> None:
+    @rule(alias=aliases, keys=st.lists(names, max_size=3, unique=True), version=versions)
+    def delete_many(self, alias: str, keys: list[str], version: int) -> None:
         """Remove the values."""
-        result = self.call("delete_many", iter(keys), version=version)
+        result = self.call(alias, "delete_many", iter(keys), version=version)
         certain = result is None and (self.raises or not self.in_trouble)
         for key in keys:
             self.write((key, version), {ABSENT}, certain=certain)
 
-    @rule(place=places)
-    def has_key(self, place: Place) -> None:
+    @rule(alias=aliases, place=places)
+    def has_key(self, alias: str, place: Place) -> None:
         """Say whether there is a value."""
-        before = self.cells(place)
-        found = self.call("has_key", place[0], version=place[1])
+        found = self.call(alias, "has_key", place[0], version=place[1])
+        before = self.before(place)
         if found is True:
-            assert any(is_present(cell) for cell in before)
+            assert self.may_be_present(before)
         elif found is False:
-            assert self.in_trouble or any(may_be_absent(cell) for cell in before)
+            assert self.in_trouble or self.may_be_absent(before)
         else:
             assert self.may_fail(place)
 
-    @rule(place=places)
-    def ttl(self, place: Place) -> None:
-        """Return the seconds that are left."""
-        before = self.cells(place)
-        left = self.call("ttl", place[0], version=place[1])
+    @rule(alias=aliases, place=places)
+    def ttl(self, alias: str, place: Place) -> None:
+        """Return the seconds that are left, by the clock of whoever asks."""
+        left = self.call(alias, "ttl", place[0], version=place[1])
+        before = self.before(place)
         if isinstance(left, MomentoError):
             assert self.may_fail(place)
         elif left == 0:
-            assert self.in_trouble or any(may_be_absent(cell) for cell in before)
+            assert self.in_trouble or self.may_be_absent(before)
         else:
-            now = self.now()
-            wanted = [cell.expires - now for cell in before if isinstance(cell, State)]
-            assert any(abs(left - seconds) < 10 for seconds in wanted)
+            now = self.now() + self.process.skew
+            assert any(abs(left - (state.sealed - now)) < 10 for state in self.visible(before))
 
-    @rule(place=places, delta=st.integers(-3, 3))
-    def incr(self, place: Place, delta: int) -> None:
+    @rule(alias=aliases, place=places, delta=st.integers(-3, 3))
+    def incr(self, alias: str, place: Place, delta: int) -> None:
         """Add to a number."""
-        before = self.cells(place)
-        result = self.call("incr", place[0], delta, version=place[1])
-        numbers = [cell for cell in before if isinstance(cell, State) and is_number(cell.value)]
-        new: set[Cell] = {State(cell.value + delta, cell.expires) for cell in numbers}
+        result = self.call(alias, "incr", place[0], delta, version=place[1])
+        before = self.before(place)
+        self.judge_incr(place, result, before, self.raised(before, delta))
+
+    def judge_incr(self, place: Place, result: Any, before: set[Cell], new: set[Cell]) -> None:
+        """Check what incr() returns, and take it in."""
         if isinstance(result, TypeError):
-            assert any(isinstance(c, State) and not is_number(c.value) for c in before)
+            assert any(not is_number(state.value) for state in self.visible(before))
         elif isinstance(result, (ValueError, MomentoError)):
             is_excused = self.in_trouble or self.may_fail(place)
-            assert is_excused or any(may_be_absent(cell) for cell in before)
-            self.model[place] = before | new | {ABSENT} if self.in_trouble else before
+            assert is_excused or self.may_be_absent(before)
+            if self.in_trouble:
+                self.write(place, new, certain=False, owes=False)
         else:
-            self.model[place] = {
-                cell for cell in new if isinstance(cell, State) and cell.value == result
-            }
-            assert self.model[place]
+            seen = {cell for cell in new if isinstance(cell, State) and cell.value == result}
+            assert seen
+            self.model.write(place, seen)
 
-    @rule(name=names, version=versions)
-    def incr_version(self, name: str, version: int) -> None:
+    @rule(alias=aliases, name=names, version=versions)
+    def incr_version(self, alias: str, name: str, version: int) -> None:
         """Move a value to the next version."""
-        old, new = (name, version), (name, version + 1)
-        before, there = self.cells(old), self.cells(new)
-        moved: set[Cell] = {
-            State(cell.value, cell.expires) for cell in before if isinstance(cell, State)
-        }
-        result = self.call("incr_version", name, version=version)
-        if result == version + 1:
+        result = self.call(alias, "incr_version", name, version=version)
+        before = self.before((name, version))
+        self.judge_move((name, version), result, before, self.moved(before))
+
+    def judge_move(self, old: Place, result: Any, before: set[Cell], moved: set[Cell]) -> None:
+        """Check what incr_version() returns, and take it in."""
+        new = (old[0], old[1] + 1)
+        if result == new[1]:
             assert moved
-            self.model[new] = moved
-            certain = self.raises or not self.in_trouble
-            self.model[old] = {ABSENT} if certain else before | {ABSENT}
+            self.model.write(new, moved)
+            self.write(old, {ABSENT}, certain=self.raises or not self.in_trouble)
         elif not self.in_trouble:
             assert isinstance(result, (ValueError, MomentoError))
-            assert any(may_be_absent(cell) for cell in before)
+            assert self.may_be_absent(before)
         else:
             assert isinstance(result, (ValueError, MomentoError))
             # Refused (400), what stood at the new version is gone.
-            self.model[new] = there | moved | {ABSENT}
-            self.model[old] = before | {ABSENT}
+            self.write(new, moved, certain=False, owes=False)
+            self.write(old, {ABSENT}, certain=False, owes=False)
 
-    @rule(place=places, value=values, timeout=timeouts)
-    def get_or_set(self, place: Place, value: Any, timeout: int | None) -> None:
+    @rule(alias=aliases, place=places, value=values, timeout=timeouts)
+    def get_or_set(self, alias: str, place: Place, value: Any, timeout: int | None) -> None:
         """Return what is there, or else the default, which is then stored."""
-        before = self.cells(place)
         calls = []
-        made = self.call(
-            "get_or_set", place[0], lambda: calls.append(1) or value, timeout, version=place[1]
-        )
-        new = {self.state(value, timeout)}
+        default = lambda: calls.append(1) or value  # noqa: E731
+        made = self.call(alias, "get_or_set", place[0], default, timeout, version=place[1])
+        before = self.before(place)
+        new = self.states(value, timeout)
         assert len(calls) <= 1
         if isinstance(made, MomentoError):
             assert self.may_fail(place)
-            self.model[place] = before | new | {ABSENT}
+            self.write(place, new, certain=False, owes=False)
         elif not calls:
             self.judge(place, made, object())
         elif not self.in_trouble:
             assert made == value
-            assert any(may_be_absent(cell) for cell in before)
-            self.model[place] = new
+            assert self.may_be_absent(before)
+            self.model.write(place, new)
         else:
             # The look before the write may have found one after all.
             assert made == value or any(is_state_of(cell, made) for cell in before)
-            self.model[place] = before | new | {ABSENT}
+            self.write(place, new, certain=False, owes=False)
 
-    @precondition(lambda self: self.has_marker)
-    @rule()
-    def clear(self) -> None:
+    # clear()
+
+    @precondition(lambda self: self.max_age is not None)
+    @rule(alias=aliases)
+    def clear(self, alias: str) -> None:
         """Make all values a thing of the past."""
-        result = self.call("clear")
+        result = self.call(alias, "clear")
         certain = result is None and (self.raises or not self.in_trouble)
-        for place in self.model:
-            cells = self.cells(place)
-            if certain:
-                self.model[place] = {SPOILT if cell == SPOILT else ABSENT for cell in cells}
-            else:
-                # Gone here, until this process has reason to believe that nobody knows of it.
-                self.model[place] = {
-                    cell._replace(hidden=True) if isinstance(cell, State) else cell
-                    for cell in cells
-                }
+        self.model.clear(self.process, self.now(), certain=certain)
+
+    @precondition(lambda self: self.max_age is not None and not self.in_trouble)
+    @rule(
+        alias=aliases,
+        clearer=aliases,
+        place=places,
+        name=st.sampled_from(("touch", "incr", "incr_version")),
+    )
+    def clear_between_read_and_write(
+        self, alias: str, clearer: str, place: Place, name: str
+    ) -> None:
+        """Write back what was read before a clear(): that makes nothing young."""
+        cache = self.caches[alias]
+        self.arrive(alias)
+        before = self.before(place)
+        touched, raised = self.touched(before, 100), self.raised(before, 1)
+        moved = self.moved(before)
+        options = {"timeout": 100} if name == "touch" else {}
+
+        def clear() -> None:
+            self.caches[clearer].clear()
+            self.model.clear(self.model.processes[ALIASES[clearer]], self.now(), certain=True)
+
+        with between_read_and_write(cache, clear):
+            result = self.call_now(name, cache, place[0], version=place[1], **options)
+        if name == "touch":
+            self.judge_touch(place, result, before, touched)
+        elif name == "incr":
+            self.judge_incr(place, result, before, raised)
+        else:
+            self.judge_move(place, result, before, moved)
+
+    @precondition(lambda self: self.max_age is not None and not self.in_trouble)
+    @rule(alias=aliases, clearer=aliases, place=places, value=values)
+    def clear_while_a_default_is_made(
+        self, alias: str, clearer: str, place: Place, value: Any
+    ) -> None:
+        """What was begun before a clear() is of the past, too."""
+        self.arrive(alias)
+        before = self.before(place)
+        generations = {self.process.known, self.model.latest}
+
+        def default() -> Any:
+            assert self.may_be_absent(before)
+            self.caches[clearer].clear()
+            self.model.clear(self.model.processes[ALIASES[clearer]], self.now(), certain=True)
+            return value
+
+        cleared = self.model.latest
+        made = self.call_now("get_or_set", self.caches[alias], place[0], default, 100, place[1])
+        if isinstance(made, MomentoError):
+            assert self.may_fail(place)
+        elif self.model.latest == cleared:
+            self.judge(place, made, object())
+        else:
+            assert made == value
+            new = {
+                state._replace(generation=generation)
+                for state in self.states(value, 100)
+                for generation in generations
+                if isinstance(state, State)
+            }
+            # Not stored at all, it does no harm either.
+            self.model.places[place] = self.before(place) | new
+
+    @invariant()
+    def somebody_looks(self) -> None:
+        """Let one after the other look at one place after the other."""
+        if not hasattr(self, "server"):
+            return
+        self.looks += 1
+        alias = list(ALIASES)[self.looks % len(ALIASES)]
+        self.get(alias, ("ab"[self.looks // 2 % 2], 1 + self.looks // 4 % 3))
 
     @invariant()
     def nothing_else_is_stored(self) -> None:
         """No key was written but those that were asked for, and the marker."""
         if not hasattr(self, "server"):
             return
-        known = {wire(place) for place in self.model}
+        known = {wire(place) for place in self.model.places}
         for _, key in self.server.items:
             assert key in known or key.startswith(b"\xff")
 
     # Helpers
 
-    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+    def begin_call(self, alias: str) -> None:
+        """Take in who makes a call, and when."""
+        self.process = self.model.processes[ALIASES[alias]]
+        self.model.began = self.now()
+
+    def arrive(self, alias: str) -> None:
+        """Take in that a process makes a call, beside which it reads the marker if that is due."""
+        self.begin_call(alias)
+        if self.max_age is not None and not self.in_trouble:
+            self.model.catch_up(self.process, self.now(), self.max_age)
+
+    def call(self, alias: str, name: str, *arguments: Any, **options: Any) -> Any:
         """Return the result, or the error that a caller is told to expect."""
+        if name == "delete_many":  # which reads no marker
+            self.begin_call(alias)
+        else:
+            self.arrive(alias)
+        return self.call_now(name, self.caches[alias], *arguments, **options)
+
+    def call_now(self, name: str, cache: Any, *arguments: Any, **options: Any) -> Any:
+        """Do the same without a word to the model."""
         try:
-            if self.is_async:
-                return asyncio.run(getattr(self.cache, f"a{name}")(*arguments, **options))
-            return getattr(self.cache, name)(*arguments, **options)
+            if self.is_async and name != "get_or_set":
+                return asyncio.run(getattr(cache, f"a{name}")(*arguments, **options))
+            return getattr(cache, name)(*arguments, **options)
         except MomentoError as error:
             assert self.raises, "an error of the service escaped"
             return error
@@ -401,69 +519,75 @@ class CacheMachine(RuleBasedStateMachine):
         """The time by the server's clock."""
         return clock_of(self.server)()
 
-    def expiry(self, timeout: int | None) -> float:
-        """When a value with this timeout, set now, is gone."""
-        return self.now() + (MAX_TTL if timeout is None else timeout)
+    def states(self, value: Any, timeout: int | None) -> set[Cell]:
+        """The states that a write may leave."""
+        seconds = MAX_TTL if timeout is None else timeout
+        return self.model.written(self.process, Frozen.of(value), self.now(), seconds)
 
-    def state(self, value: Any, timeout: int | None) -> State:
-        """The state that a write leaves."""
-        return State(Frozen.of(value), self.expiry(timeout))
-
-    def cells(self, place: Place) -> set[Cell]:
+    def before(self, place: Place) -> set[Cell]:
         """Return the states that a place may be in now."""
-        now = self.now()
+        return self.model.cells(place, self.now())
+
+    def visible(self, cells: set[Cell]) -> set[State]:
+        """Return the values among them that the caller may find."""
+        return {cell for cell in cells if isinstance(cell, State) and self.process.may_see(cell)}
+
+    def may_be_present(self, cells: set[Cell]) -> bool:
+        """Whether the caller may find a value."""
+        return bool(self.visible(cells))
+
+    def may_be_absent(self, cells: set[Cell]) -> bool:
+        """Whether the caller may find nothing."""
+        return any(self.model.may_be_absent(self.process, cell) for cell in cells)
+
+    def touched(self, cells: set[Cell], timeout: int | None) -> set[Cell]:
+        """Return what touch() makes of values."""
+        expires = self.now() + (MAX_TTL if timeout is None else timeout)
+        sealed = expires + self.process.skew
+        return {state._replace(expires=expires, sealed=sealed) for state in self.visible(cells)}
+
+    def raised(self, cells: set[Cell], delta: int) -> set[Cell]:
+        """Return what incr() makes of values."""
         return {
-            ABSENT if isinstance(cell, State) and cell.expires <= now else cell
-            for cell in self.model[place]
+            self.moved_one(state)._replace(value=state.value + delta)
+            for state in self.visible(cells)
+            if is_number(state.value)
         }
+
+    def moved(self, cells: set[Cell]) -> set[Cell]:
+        """Return values as they are under another key, where nothing was owed."""
+        return {
+            self.moved_one(state)._replace(dead_for=frozenset()) for state in self.visible(cells)
+        }
+
+    def moved_one(self, state: State) -> State:
+        """Return a value that was stored again for the time that it says is left."""
+        now = self.now()
+        left = min(max(state.sealed - self.process.skew - now, 1.0), MAX_TTL)
+        return state._replace(expires=now + left)
 
     def may_fail(self, place: Place) -> bool:
         """Whether an error may be raised for this place."""
-        return self.raises and (self.in_trouble or SPOILT in self.cells(place))
+        return self.raises and (self.in_trouble or SPOILT in self.before(place))
 
-    def write(self, place: Place, new: set[Any], *, certain: bool) -> None:
+    def write(self, place: Place, new: set[Cell], *, certain: bool, owes: bool = True) -> None:
         """Take in a write; one that is not certain may have changed nothing, or removed all."""
-        self.model[place] = set(new) if certain else self.cells(place) | new | {ABSENT}
+        if certain:
+            self.model.write(place, new)
+        else:
+            self.model.write_perhaps(self.process, place, new, self.now(), owes=owes)
 
     def judge(self, place: Place, found: Any, default: Any) -> None:
         """Check a value that was read, and take in what it says of the place's state."""
-        cells = self.cells(place)
+        cells = self.before(place)
         if isinstance(found, MomentoError):
             assert self.may_fail(place)
         elif found == default:
-            assert self.in_trouble or any(may_be_absent(cell) for cell in cells)
+            assert self.in_trouble or self.may_be_absent(cells)
         else:
-            seen = {cell for cell in cells if is_state_of(cell, found)}
+            seen = {cell for cell in self.visible(cells) if is_state_of(cell, found)}
             assert seen, f"{found!r} was served, but {cells} is all that can be there"
-            self.model[place] = seen
-
-
-class Frozen(NamedTuple):
-    """A list in the model, which must be hashable."""
-
-    items: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, value: Any) -> Any:
-        """Return the value, frozen where it is a list."""
-        return cls(tuple(value)) if isinstance(value, list) else value
-
-
-def is_state_of(cell: Cell, value: Any) -> bool:
-    """Whether this state is of this value, type included."""
-    if not isinstance(cell, State):
-        return False
-    return type(cell.value) is type(Frozen.of(value)) and cell.value == Frozen.of(value)
-
-
-def is_present(cell: Cell) -> bool:
-    """Whether a reader may find a value."""
-    return isinstance(cell, State)
-
-
-def may_be_absent(cell: Cell) -> bool:
-    """Whether a reader may find nothing."""
-    return not isinstance(cell, State) or cell.hidden
+            self.model.seen(self.process, place, seen)
 
 
 def is_number(value: Any) -> bool:
@@ -482,19 +606,36 @@ def clock_of(server: RunningServer) -> Any:
     return server._clock
 
 
-def build(server: RunningServer, mode: str, max_age: float | None) -> MomentoCache:
-    """Return a backend of the server, all of whose clocks are the server's."""
-    entry = server.cache_settings(
-        ON_ERROR=mode, CLEAR_MAX_AGE=max_age, REQUEST_TIMEOUT=DEADLINE, TIMEOUT=100
-    )
-    cache = MomentoCache(entry["LOCATION"], {**entry, "OPTIONS": entry["OPTIONS"]})
+def build(
+    server: RunningServer, mode: str, max_age: float | None, skew: float = 0.0
+) -> dict[str, MomentoCache]:
+    """Return the aliases of two processes, all of whose clocks are the server's."""
+    common: dict[str, Any] = {
+        "ON_ERROR": mode,
+        "CLEAR_MAX_AGE": max_age,
+        "REQUEST_TIMEOUT": DEADLINE,
+        "TIMEOUT": 100,
+    }
+    # Connections and breakers are shared only by what has as many of them.
+    options = {
+        "a": {},
+        "another a": {"COMPRESSOR": None},
+        "b": {"MAX_CONNECTIONS": 32},
+    }
     clock = clock_of(server)
-    clocks = clock, lambda: EPOCH + clock()
-    namespace = Namespace(cache._space.namespace, Ledger(), *clocks)
-    cache._shared = Store(cache._space, namespace, *clocks)
-    client = cache._shared._client
-    client._service.breaker._clock = client._gates._account._clock = clock
-    return cache
+    namespaces: dict[str, Namespace] = {}
+    caches: dict[str, MomentoCache] = {}
+    for alias, process in ALIASES.items():
+        entry = server.cache_settings(**common, **options[alias])
+        cache = caches[alias] = MomentoCache(entry["LOCATION"], entry)
+        walls = {"A": lambda: EPOCH + clock(), "B": lambda: EPOCH + skew + clock()}
+        clocks = clock, walls[process]
+        if process not in namespaces:
+            namespaces[process] = Namespace(cache._space.namespace, Ledger(), *clocks)
+        cache._shared = Store(cache._space, namespaces[process], *clocks)
+        client = cache._shared._client
+        client._service.breaker._clock = client._gates._account._clock = clock
+    return caches
 
 
 @contextmanager
@@ -521,7 +662,7 @@ def test_the_cache_equals_its_model(profile: str) -> None:
 def test_what_was_deleted_never_comes_back(name: str, mode: str) -> None:
     """A value is removed also by a process that could not read the clear marker yet."""
     with quiet(), running_server() as server:
-        cache = build(server, mode, 10)
+        cache = build(server, mode, 10)["a"]
         server.inject(Fault(status=500, key=MARKER, times=None))
         cache.set("a", 1)
         getattr(cache, name)("a")

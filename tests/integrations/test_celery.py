@@ -1,6 +1,7 @@
 """Celery: a real worker that forks, and results kept in the cache by django-celery-results."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ celery = pytest.importorskip("celery", reason=NEEDS)
 pytest.importorskip("django_celery_results", reason=NEEDS)
 
 PATIENCE = 10
+IS_FULL = os.environ.get("PROOF") == "full"
+INTERRUPTS = 5000 if IS_FULL else 200
 
 SETTINGS = """
 import json, os
@@ -29,11 +32,13 @@ CACHES = {"default": json.loads(os.environ["CACHE"])}
 """
 
 TASKS = """
-import json, os
+import json, os, random, signal, time
 import django
 
 django.setup()
+from billiard.pool import soft_timeout_sighandler
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.cache import cache
 
 app = Celery("tasks")
@@ -66,6 +71,47 @@ def double(number):
 @app.task(name="total")
 def total(numbers):
     return sum(numbers)
+
+
+def work(number):
+    # Use the cache in every way, and say whether it gave what is wrong.
+    key = f"limited-{number}"
+    cache.set(key, key)
+    cache.set_many({key: key, "other": "other"})
+    one, many = cache.get(key), cache.get_many([key, "other"])
+    cache.get_or_set(key, key)
+    cache.delete("none")
+    return one not in (key, None) or many.get(key) not in (key, None)
+
+
+@app.task(name="limited", soft_time_limit=1)
+def limited(number):
+    end = time.monotonic() + 10
+    try:
+        while time.monotonic() < end:
+            if work(number):
+                return "wrong value", os.getpid()
+    except SoftTimeLimitExceeded:
+        return "told", os.getpid()
+    return "not told", os.getpid()
+
+
+@app.task(name="interrupted")
+def interrupted(number, count):
+    # What Celery's own signal runs, by a timer that strikes at any moment.
+    signal.signal(signal.SIGALRM, soft_timeout_sighandler)
+    told = 0
+    for _ in range(count):
+        end = time.monotonic() + 1
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
+            while time.monotonic() < end:
+                if work(number):
+                    return "wrong value", told
+            return "not told", told
+        except SoftTimeLimitExceeded:
+            told += 1
+    return "told", told
 """
 
 
@@ -130,7 +176,7 @@ def ask(app: Any, name: str, *arguments: object) -> Any:
 
 def answer(result: Any) -> Any:
     """Wait for what a task returns."""
-    return result.get(timeout=PATIENCE, interval=0.02)
+    return result.get(timeout=30 * PATIENCE if IS_FULL else PATIENCE, interval=0.02)
 
 
 def test_a_worker_that_forks(worker: int, app: Any) -> None:
@@ -146,6 +192,18 @@ def test_a_worker_that_forks(worker: int, app: Any) -> None:
     # A chord's last task is called once the others are done, without incr.
     header = [celery.Signature("double", (number,), app=app) for number in (1, 2, 3)]
     assert answer(celery.chord(header, app=app)(celery.Signature("total", app=app))) == 12
+
+
+def test_a_soft_time_limit_always_reaches_the_task(worker: int, app: Any) -> None:
+    """It is never taken for a miss, whatever call it ends, and the worker works on."""
+    limits = [ask(app, "limited", number) for number in range(2)]
+    interrupts = [ask(app, "interrupted", number, INTERRUPTS) for number in range(2)]
+    (one, first), (other, second) = map(answer, limits)
+    assert (one, other) == ("told", "told")
+    assert [list(answer(result)) for result in interrupts] == [["told", INTERRUPTS]] * 2
+    stored = [answer(ask(app, "store", number)) for number in range(4)]
+    assert stored == [[number, {f"key-{number}": number, "parent": worker}] for number in range(4)]
+    assert set(answer(ask(app, "meet", "c", "c"))[:2]) <= {first, second}
 
 
 def test_results_live_in_the_cache(momento_server: RunningServer, app: Any) -> None:
