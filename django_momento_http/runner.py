@@ -16,6 +16,7 @@ from typing import TypeVar
 from .batch import Batch
 from .client import MomentoClient
 from .exceptions import MomentoError, TransportError
+from .interrupts import is_raised_by_signal_handler
 from .jobs import Job, Waiting
 from .operation import Asked, Operation, Outcomes, Plan, Together
 from .workers import Workers, shared_workers
@@ -38,7 +39,7 @@ class Runner:
     ) -> None:
         self._client = client
         self._clock = clock
-        self._workers = workers or shared_workers()
+        self._workers = workers  # None until tasks need them
         self._queue: deque[Job] = deque()
         self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
 
@@ -70,14 +71,17 @@ class Runner:
 
     async def arun(self, plan: Plan[T]) -> T:
         """Carry the plan out in a worker thread and return its result."""
-        if self._workers.is_before_fork:
+        try:
+            workers = self._ready_workers()
+        except BaseException:
+            plan.close()
+            raise
+        if workers is None:
+            return self._refuse(plan)
+        if workers.is_before_fork:
             return copy_context().run(self.run, plan)
         loop = asyncio.get_running_loop()
-        try:
-            self._workers.ensure()
-        except RuntimeError:  # no thread can be started, or the interpreter is ending
-            return self._refuse(plan)
-        waiting = self._waiting.get(loop) or self._begin_to_wait(loop)
+        waiting = self._waiting.get(loop) or self._begin_to_wait(loop, workers)
         job = Job(plan, waiting, self._clock())
         try:
             self._queue.append(job)
@@ -90,11 +94,23 @@ class Runner:
             waiting.jobs.discard(job)
         return result
 
-    def _begin_to_wait(self, loop: asyncio.AbstractEventLoop) -> Waiting:
+    def _ready_workers(self) -> Workers | None:
+        """Return the workers, None where no thread can be started, or the interpreter is ending."""
+        try:
+            workers = self._workers = self._workers or shared_workers()
+            if not workers.is_before_fork:
+                workers.ensure()
+        except (RuntimeError, OSError) as error:
+            if is_raised_by_signal_handler(error):
+                raise
+            return None
+        return workers
+
+    def _begin_to_wait(self, loop: asyncio.AbstractEventLoop, workers: Workers) -> Waiting:
         for other in list(self._waiting):
             if other.is_closed():
                 self._waiting.pop(other, None)
-        waiting = Waiting(loop, self._workers, self._work, self._clock)
+        waiting = Waiting(loop, workers, self._work, self._clock)
         return self._waiting.setdefault(loop, waiting)
 
     def _refuse(self, plan: Plan[T]) -> T:

@@ -32,6 +32,9 @@ _END = bytes(_SIZE)
 _AT_ONCE_SECONDS = 0.001
 
 
+_INHERITED: "list[Workers]" = []
+
+
 class Task(Protocol):
     """What there is to do, again and again."""
 
@@ -79,37 +82,48 @@ class Workers:
         return self._uwsgi is not None and not (self._uwsgi.worker_id() or self._uwsgi.mule_id())
 
     def ensure(self) -> None:
-        """See to it that a task finds somebody; RuntimeError where no thread can be started."""
+        """See to it that a task finds somebody; an error where no thread can be started."""
         if self._is_closed:
             raise RuntimeError("the interpreter is ending")
         if not self._threads:
             self._start()
 
     def close(self) -> None:
-        """Let what is under way end, for a moment; in a forked child nothing is."""
+        """Let what is under way end, for a moment; in a forked child, leave all as it is."""
         self._is_closed = True
-        if self._pid == os.getpid():
-            threads = list(self._threads)
-            self._told.send(_END * len(threads))
-            end = self._clock() + _EXIT_SECONDS
-            for thread in threads:
-                thread.join(max(end - self._clock(), 0.0))
-        if self._pid != os.getpid() or not self._threads:
+        if self._pid != os.getpid():
+            # Not even freed: under gevent, greenlets are inherited and wait on these sockets.
+            _INHERITED.append(self)
+            return
+        threads = list(self._threads)
+        self._told.send(_END * len(threads))
+        end = self._clock() + _EXIT_SECONDS
+        for thread in threads:
+            thread.join(max(end - self._clock(), 0.0))
+        if not self._threads:
             self._heard.close()
             self._told.close()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="django-momento-http", daemon=True)
-        thread.start()
+        # One of its own, because two greenlets (gevent) must not wait on one object.
+        heard = self._heard.dup()
+        thread = threading.Thread(
+            target=self._run, args=(heard,), name="django-momento-http", daemon=True
+        )
+        try:
+            thread.start()
+        except BaseException:
+            heard.close()  # a thread that was started all the same ends
+            raise
         self._threads.add(thread)
 
-    def _run(self) -> None:
+    def _run(self, heard: socket.socket) -> None:
         thread = threading.current_thread()
         self._threads.add(thread)
         try:
             while not self._may_go(thread):
-                number, since = self._next(thread)
-                if number == _END:
+                number, since = self._next(thread, heard)
+                if number in (_END, b""):
                     break
                 self._see_to_a_successor()
                 task = self._tasks.get(number)
@@ -118,14 +132,17 @@ class Workers:
                 del task  # or it would be referred to as long as this thread is idle
         finally:
             self._threads.discard(thread)
+            heard.close()
 
-    def _next(self, thread: threading.Thread) -> tuple[bytes, float]:
+    def _next(self, thread: threading.Thread, heard: socket.socket) -> tuple[bytes, float]:
         """Return the number of a task, and since when that may have waited."""
         began, full_since = self._clock(), self._full_since
         self._idle.add(thread)
         self._full_since = None
+        number = b""
         try:
-            number = self._heard.recv(_SIZE)
+            with suppress(OSError):  # it was closed: there is nothing more to hear
+                number = heard.recv(_SIZE)
         finally:
             self._idle.discard(thread)
         now = self._clock()
@@ -147,7 +164,8 @@ class Workers:
             return
         with self._lock:
             if not self._idle and len(self._threads) < self._most:
-                with suppress(RuntimeError):  # no more threads: tasks wait for those that there are
+                # No more threads: tasks wait for those that there are.
+                with suppress(RuntimeError, OSError):
                     self._start()
                     return
         self._full_since = self._full_since or self._clock()

@@ -134,7 +134,9 @@ def test_the_integrations_were_tried() -> None:
 # For each row that says so: the file of tests, and how it calls the server.
 SERVERS = {
     "gunicorn, `sync` and `gthread`": ("test_gunicorn.py", "--preload"),
+    "gunicorn, `gevent`": ("test_gunicorn.py", "patch_all"),
     "uvicorn": ("test_gunicorn.py", "uvicorn"),
+    "uWSGI": ("system/test_uwsgi.py", "--master"),
     "Celery, prefork": ("integrations/test_celery.py", "prefork"),
 }
 

@@ -5,6 +5,7 @@ time for real signals is ``INTERRUPT_SECONDS``, by default one second for each e
 """
 
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -39,9 +40,11 @@ class TimeIsUp(Exception):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let loops look again soon for what was lost."""
     monkeypatch.setattr(jobs, "_LOOK_SECONDS", 0.02)
+    yield
+    gc.collect()  # while no warning is an error of what follows
 
 
 @contextmanager

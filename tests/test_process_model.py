@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import errno
 import gc
 import json
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -22,6 +25,7 @@ from django.core.cache import caches
 from django_momento_http import server as server_module
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
+from django_momento_http.process import PerProcess
 from django_momento_http.testing import Fault, RunningServer, running_server
 from django_momento_http.workers import Workers
 
@@ -472,6 +476,57 @@ def test_no_thread_is_trouble_like_any_other(
     assert caught.value.kind == "no_thread"
     assert cache.stats()["breaker"] == "closed"
     assert server.requests == []
+
+
+@pytest.mark.parametrize("step", ["socketpair", "dup"])
+def test_no_descriptor_is_trouble_like_any_other(
+    step: str, make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a worker's thread would have nothing to listen with, there are misses."""
+
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    cache = make_cache()
+    assert cache.get("k") is None
+    registry: PerProcess[None, Workers] = PerProcess(lambda _: Workers(), Workers.close)
+    monkeypatch.setattr("django_momento_http.workers._WORKERS", registry)
+
+    async def main() -> Any:
+        owner = socket if step == "socketpair" else socket.socket
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, refuse)
+            missed = await cache.aget("k", "a miss")
+        await cache.aset("k", 1)
+        return missed, await cache.aget("k")
+
+    assert run(main()) == ("a miss", 1)
+    registry.drop(lambda _: True)
+
+
+def test_a_time_limit_is_not_taken_for_a_missing_thread(
+    make_cache: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a signal handler raises while a thread is started comes out, whatever its class."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError
+
+    def interrupted(_: threading.Thread) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    cache = make_cache()
+    cache._store.runner._workers = workers = Workers()
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(TimeoutError):
+                run(cache.aget("k"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert run(cache.aget("k")) is None
+    workers.close()
 
 
 LATE = """
