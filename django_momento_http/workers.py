@@ -27,7 +27,6 @@ _KEPT = 4
 _EXIT_SECONDS = 1.0
 # A number for each kind of task goes through a socket: as an integer of so many bytes.
 _SIZE = 8
-_END = bytes(_SIZE)
 # A task that is read so soon may have waited.
 _AT_ONCE_SECONDS = 0.001
 
@@ -95,10 +94,10 @@ class Workers:
             # Not even freed: under gevent, greenlets are inherited and wait on these sockets.
             _INHERITED.append(self)
             return
-        threads = list(self._threads)
-        self._told.send(_END * len(threads))
+        # Heard by all threads, also those that are just being started.
+        self._told.shutdown(socket.SHUT_WR)
         end = self._clock() + _EXIT_SECONDS
-        for thread in threads:
+        for thread in list(self._threads):
             thread.join(max(end - self._clock(), 0.0))
         if not self._threads:
             self._heard.close()
@@ -111,19 +110,20 @@ class Workers:
             target=self._run, args=(heard,), name="django-momento-http", daemon=True
         )
         try:
+            # Before it runs: afterwards it may have gone, and would be counted for ever.
+            self._threads.add(thread)
             thread.start()
         except BaseException:
+            self._threads.discard(thread)
             heard.close()  # a thread that was started all the same ends
             raise
-        self._threads.add(thread)
 
     def _run(self, heard: socket.socket) -> None:
         thread = threading.current_thread()
-        self._threads.add(thread)
         try:
             while not self._may_go(thread):
                 number, since = self._next(thread, heard)
-                if number in (_END, b""):
+                if not number:
                     break
                 self._see_to_a_successor()
                 task = self._tasks.get(number)
@@ -160,7 +160,7 @@ class Workers:
 
     def _see_to_a_successor(self) -> None:
         """Start another thread where none is idle now, so that the next task need not wait."""
-        if self._idle:
+        if self._idle or self._is_closed:
             return
         with self._lock:
             if not self._idle and len(self._threads) < self._most:

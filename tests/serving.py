@@ -179,6 +179,7 @@ class Load:
         self._port = port
         self._ask = ask
         self._lock = threading.Lock()
+        self._wanted = 0, 0
 
     def run(self, seconds: float, answers: int = 0, workers: int = 1) -> None:
         """Ask for so long, and until so many answers came from so many processes."""
@@ -190,7 +191,7 @@ class Load:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(seconds + PATIENCE)
+            thread.join(seconds + 2 * PATIENCE)
             if thread.is_alive():
                 self.wrong.append("a client hangs")
 

@@ -136,6 +136,23 @@ def test_threads_are_let_go(make: Callable[..., Workers]) -> None:
     last.wait()
 
 
+def test_a_thread_that_goes_at_once_is_not_counted(
+    make: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon a new thread finds enough others idle, the limit has room for another."""
+    workers = make()
+    start = threading.Thread.start
+
+    def start_and_see_it_go(thread: threading.Thread) -> None:
+        start(thread)
+        thread.join(PATIENCE)
+
+    monkeypatch.setattr(Workers, "_may_go", lambda *_: True)
+    monkeypatch.setattr(threading.Thread, "start", start_and_see_it_go)
+    workers.ensure()
+    assert not workers._threads
+
+
 def test_a_task_knows_whether_it_may_have_waited(make: Callable[..., Workers]) -> None:
     """Waiting for a busy thread counts from when there was none; being asked for does not."""
     clock = Clock()
