@@ -98,7 +98,8 @@ class Workers:
         self._told.shutdown(socket.SHUT_WR)
         end = self._clock() + _EXIT_SECONDS
         for thread in list(self._threads):
-            thread.join(max(end - self._clock(), 0.0))
+            if thread.is_alive():  # one that is just being started cannot be waited for
+                thread.join(max(end - self._clock(), 0.0))
         if not self._threads:
             self._heard.close()
             self._told.close()
