@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +107,16 @@ class Size(NamedTuple):
         for _ in range(3):
             gc.collect()
         return cls(len(list(Path("/dev/fd").iterdir())), _threads(), sys.getallocatedblocks())
+
+    @classmethod
+    def settled(cls, patience: float = 5.0) -> "Size":
+        """Measure it once other threads have put away what interrupts left under way."""
+        end = time.monotonic() + patience
+        size, before = cls.now(), None
+        while size != before and time.monotonic() < end:
+            time.sleep(0.1)
+            size, before = cls.now(), size
+        return size
 
 
 def _threads() -> int:

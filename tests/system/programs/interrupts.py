@@ -9,6 +9,7 @@ import asyncio
 import random
 import signal
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -196,6 +197,8 @@ class Trial:
         """Take what arrived where Python lets nothing be raised: in finalizers and callbacks."""
         if event.exc_value is None or self.alarm.take(event.exc_value):
             return
+        if any(isinstance(each, threading.Thread) for each in event.exc_value.args):
+            return  # Python's own: its start() was interrupted when the thread had begun
         if not asyncio.iscoroutine(event.object):  # one that was never awaited, as it happens here
             self.strays.append(f"unraisable {event.exc_value!r} in {event.object!r:.100}")
 
@@ -282,7 +285,7 @@ class Trial:
     def measure(self) -> None:
         """Measure when it is warm, and at the end."""
         if self.alarm.rung >= self.count * (len(self.sizes) + 1) // 2:
-            self.sizes.append(Size.now())
+            self.sizes.append(Size.settled())
 
 
 def main() -> None:
@@ -294,7 +297,7 @@ def main() -> None:
     trial = Trial(count, seed)
     trial.work.cache.set_many({key: value_of(key) for key in KEYS})
     trial.run_sync() if kind == "sync" else trial.run_async()
-    late = Size.now()
+    late = Size.settled()
     warm = (trial.sizes or [late])[0]
     say(
         rung=trial.alarm.rung,
