@@ -23,4 +23,5 @@ def test_what_is_cut_short_leaves_all_whole(library: str, options: Options) -> N
     assert min(report["cut"].values()) > 10
     assert report["more_descriptors"] <= report["connections"]
     assert report["more_threads"] <= 2
-    assert report["blocks_each"] < 10
+    # What a library allots once weighs more where there are few.
+    assert report["blocks_each"] < sized(40, 10)
