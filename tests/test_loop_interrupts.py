@@ -133,7 +133,11 @@ def test_wherever_an_interrupt_comes_it_ends_one_task_at_most(
 def signals(error: type[BaseException], raised: list[int]) -> Iterator[None]:
     """Interrupt this thread at random moments, again and again, where it runs code of ours."""
 
+    is_over = False
+
     def handle(_: int, frame: Any) -> None:
+        if is_over:
+            return
         is_ours = frame is not None and frame.f_code.co_filename.startswith(PACKAGE)
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.0005))
         if is_ours:
@@ -145,6 +149,8 @@ def signals(error: type[BaseException], raised: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
+        # First: a handler that comes now would set the timer again, for nobody to handle.
+        is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
