@@ -53,13 +53,19 @@ def may_retry(error: MomentoError, remaining: float, deadline: float) -> bool:
 
 
 class RetryBudget:
-    """Hold a dying service's extra requests to a tenth: a retry costs what ten operations earn."""
+    """Hold all extra requests, retries and hedges, to a tenth: each costs what ten operations earn.
 
-    _FULL, _COST = 100, 10  # in tenths of a token, because integers add up exactly
+    A hedge leaves half of the bucket to retries, which are worth more: without one there is no
+    answer at all. What it costs is known only by its answer, so it may leave the bucket in debt.
+    """
+
+    # In tenths of a token, because integers add up exactly.
+    _FULL, _SPARED, _COST = 100, 50, 10
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._tenths = self._FULL
+        # A new process has earned nothing yet.
+        self._tenths = self._SPARED
 
     def earn(self) -> None:
         """Give back a tenth of a token: call it for every operation that was sent once."""
@@ -70,8 +76,20 @@ class RetryBudget:
 
     def spend(self) -> bool:
         """Take the token for one retry, or say that there is none."""
+        return self._spend(self._COST)
+
+    def spend_on_hedge(self) -> bool:
+        """Take the token for one hedge, or say that there is none to spare."""
+        return self._spend(self._SPARED + 1)
+
+    def charge(self, tokens: int) -> None:
+        """Take what a hedge has cost besides, also where there is not so much."""
         with self._lock:
-            if self._tenths < self._COST:
+            self._tenths -= self._COST * tokens
+
+    def _spend(self, least: int) -> bool:
+        with self._lock:
+            if self._tenths < least:
                 return False
             self._tenths -= self._COST
             return True

@@ -256,7 +256,7 @@ def test_a_retry_stays_within_the_deadline(make: Make) -> None:
 
 
 def test_the_budget_ends_the_retries_of_a_dying_service(make: Make) -> None:
-    """When ten retries are spent, an operation costs one request until others have earned more."""
+    """When the retries are spent, an operation costs one request until others have earned more."""
     with scripted(answer(reply(500))) as server:
         client = make(server.endpoint)
         while client._service.retries.spend():

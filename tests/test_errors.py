@@ -437,7 +437,7 @@ def test_the_whole_is_never_retried(make: Make, server: RunningServer, method: s
 
 
 def test_a_dying_service_sees_few_retries(make: Make, server: RunningServer) -> None:
-    """The retry budget lasts for ten; then one operation in ten may retry."""
+    """The retry budget lasts for five; then one operation in ten may retry."""
     cache = make()
     for _ in range(40):
         server.inject(Fault(status=503, times=2))
@@ -445,7 +445,7 @@ def test_a_dying_service_sees_few_retries(make: Make, server: RunningServer) -> 
         server.clear_faults()
         for _ in range(3):
             cache.get("k")
-    assert len(server.requests) <= 40 * 4 + 10 + 40 * 4 * 0.1
+    assert len(server.requests) <= 40 * 4 + 5 + 40 * 4 * 0.1
 
 
 # Deadlines

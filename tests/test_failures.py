@@ -136,10 +136,40 @@ def test_no_retry_without_time(remaining: float, expected: bool) -> None:
     assert may_retry(ServiceFailed(status=503), remaining, 2.0) is expected
 
 
-def test_budget_starts_with_ten_retries() -> None:
-    """Ten retries are there at first, and no eleventh."""
+def test_budget_starts_with_five_retries() -> None:
+    """Five retries are there at first, and no sixth."""
     budget = RetryBudget()
-    assert [budget.spend() for _ in range(12)] == [True] * 10 + [False] * 2
+    assert [budget.spend() for _ in range(7)] == [True] * 5 + [False] * 2
+
+
+def test_a_hedge_leaves_five_retries() -> None:
+    """A hedge needs more than five tokens, so that retries never starve for it."""
+    budget = RetryBudget()
+    assert not budget.spend_on_hedge()
+    budget.earn()
+    assert budget.spend_on_hedge()
+    assert not budget.spend_on_hedge()
+    assert sum(budget.spend() for _ in range(9)) == 4
+
+
+def test_a_full_budget_pays_five_hedges() -> None:
+    """However long nothing was asked twice, no more than five hedges are there at once."""
+    budget = RetryBudget()
+    for _ in range(1000):
+        budget.earn()
+    assert sum(budget.spend_on_hedge() for _ in range(100)) == 5
+    assert sum(budget.spend() for _ in range(100)) == 5
+
+
+def test_what_a_hedge_has_cost_besides_may_be_owed() -> None:
+    """A large value that was asked twice is earned back before anything else is sent twice."""
+    budget = RetryBudget()
+    budget.charge(6)
+    for _ in range(19):
+        budget.earn()
+    assert not budget.spend()
+    budget.earn()
+    assert budget.spend()
 
 
 def test_ten_operations_earn_one_retry() -> None:
@@ -167,6 +197,8 @@ def test_budget_is_never_more_than_full() -> None:
 def test_threads_share_one_budget() -> None:
     """Eight threads together get the ten retries, not ten each."""
     budget = RetryBudget()
+    for _ in range(50):
+        budget.earn()
     spent = in_threads(8, lambda: sum(budget.spend() for _ in range(100)))
     assert sum(spent) == 10
 
@@ -635,6 +667,7 @@ LOCKED: dict[str, Callable[[], tuple[Any, Callable[[], Any]]]] = {
     "breaker, probe": lambda: _with(_opened(), lambda b: b.admit()),
     "budget, earn": lambda: _with(_spent(), lambda b: b.earn()),
     "budget, spend": lambda: _with(RetryBudget(), lambda b: b.spend()),
+    "budget, charge": lambda: _with(RetryBudget(), lambda b: b.charge(1)),
     "limiter": lambda: _with(LogLimiter(), lambda limiter: limiter.allow("get", "timeout")),
     "counters": lambda: _with(Counters(), lambda counters: counters.moved(1, 1, 1)),
     "counters, snapshot": lambda: _with(Counters(), lambda counters: counters.snapshot()),
@@ -800,6 +833,7 @@ def test_threads_share_the_count(clock: Clock) -> None:
 @pytest.fixture(scope="module")
 def simulation() -> Any:
     """The simulation by which the breaker was tuned; it is not part of the wheel."""
+    load("simulate_hedging")  # which it imports
     return load("simulate_breaker")
 
 
