@@ -12,7 +12,7 @@ PACKAGE = Path(django_momento_http.__file__).parent
 
 # Lowest first. A module may import those of lower layers, and those before it in its own.
 LAYERS = [
-    ["exceptions", "interrupts", "frames", "regions", "flight", "polling", "counters"],
+    ["exceptions", "interrupts", "frames", "regions", "flight", "polling", "counters", "hedging"],
     ["process", "workers"],
     ["parsers", "registry"],
     ["serializers", "compressors"],

@@ -1,0 +1,105 @@
+"""When to ask a second time: a GET that is silent for longer than nearly all others were.
+
+Dean and Barroso, *The Tail at Scale*, 2013. Seconds go in, and when to ask again comes out; what
+that may cost is a budget's business. It knows nothing of sockets, nor of what is asked. The
+constants are chosen by ``benchmarks/simulate_breaker.py``.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+# Of the last so many silences ...
+WINDOW = 128
+# ... this share was shorter than the quantile ...
+QUANTILE = 0.95
+# ... and so many times that is longer than nearly all. The quantile alone would ask 5 % twice.
+FACTOR = 2.0
+# Seconds; below, a hedge costs more than the wait, and a busy processor looks like a silence.
+FLOOR = 0.010
+# Seconds until there are enough silences to judge by.
+COLD = 0.100
+ENOUGH = 100
+# How many silences pass before the quantile is found anew: sorting costs a few microseconds.
+RENEWED_EVERY = 16
+_RENEWED_AT = ENOUGH % RENEWED_EVERY
+# Requests that one GET may make, a retry included.
+MOST_REQUESTS = 3
+# Answers that count as soon as they are whole; any other may still be bettered.
+_DECISIVE = frozenset({200, 404})
+_KIB = 1024
+
+
+class Silence:
+    """How long an answer of one endpoint may be silent before it is asked for again.
+
+    A silence is time without a byte on an open connection: from the request written to the first
+    byte of its answer, and between pieces of it. Of each answer that won its longest is taken; what
+    never came has no length, and would only teach patience. Safe under threads and in signal
+    handlers: two that record at once lose one of the two.
+    """
+
+    __slots__ = ("_count", "_seconds", "threshold")
+
+    def __init__(self) -> None:
+        self._seconds = [0.0] * WINDOW
+        self._count = 0
+        self.threshold = COLD
+
+    def __repr__(self) -> str:
+        return f"<Silence of {1000 * self.threshold:.0f} ms, {self._count} recorded>"
+
+    def record(self, seconds: float) -> None:
+        """Take in the longest silence of an answer."""
+        count = self._count
+        self._seconds[count % WINDOW] = seconds
+        self._count = count = count + 1
+        if count % RENEWED_EVERY == _RENEWED_AT and count >= ENOUGH:
+            self._renew()
+
+    def _renew(self) -> None:
+        count = min(self._count, WINDOW)
+        longest = sorted(self._seconds[:count])[int(QUANTILE * count)]
+        self.threshold = max(FLOOR, FACTOR * longest)
+
+
+class Budget(Protocol):
+    """What pays for requests that nobody asked for."""
+
+    def spend_on_hedge(self) -> bool:
+        """Take the token for one hedge, or say that there is none to spare."""
+
+    def charge(self, tokens: int) -> None:
+        """Take what a hedge has cost besides."""
+
+
+class Hedging:
+    """What decides whether, and when, a GET of one client is asked for again.
+
+    ``is_unimpaired`` says whether requests that nobody waits for may go out at all.
+    """
+
+    __slots__ = ("_budget", "_is_unimpaired", "silence")
+
+    def __init__(self, silence: Silence, budget: Budget, is_unimpaired: Callable[[], bool]) -> None:
+        self.silence = silence
+        self._budget = budget
+        self._is_unimpaired = is_unimpaired
+
+    def due_at(self, heard_at: float, requests: int) -> float:
+        """Return when to ask again, last heard of then, after so many requests; inf: never."""
+        return heard_at + self.silence.threshold if requests < MOST_REQUESTS else float("inf")
+
+    def may_ask(self) -> bool:
+        """Whether one more request may be sent now; it is paid for by that."""
+        return self._is_unimpaired() and self._budget.spend_on_hedge()
+
+    def settle(self, hedges: int, size: int) -> None:
+        """Pay for what an answer of so many bytes has cost beyond the first KiB of each hedge."""
+        started = -(-size // _KIB)
+        if started > 1:
+            self._budget.charge(hedges * (started - 1))
+
+
+def is_decisive(status: int) -> bool:
+    """Whether an answer of this status counts though others are still awaited."""
+    return status in _DECISIVE
