@@ -51,7 +51,7 @@ from simulate_breaker import (
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import AccessDenied, CacheNotFound, RateLimited
-from django_momento_http.server import Config, Exchange, Fault, Faults, Server, Service
+from django_momento_http.server import Config, Fault, Faults, PartialRequest, Server, Service
 
 TOKEN = "trouble-token"
 TOOK_PART = ("processor", "system", "Python", "Django", "requests", "httptools")
@@ -117,7 +117,7 @@ class ShareOfFaults(Faults):
         self._chance = chance
         self.is_on = False
 
-    def take(self, exchange: Exchange) -> Fault | None:  # noqa: ARG002 - the base's signature
+    def take(self, exchange: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
         """Return what the request is given instead of a true answer."""
         return self._fault if self.is_on and self._chance.random() < self._share else None
 

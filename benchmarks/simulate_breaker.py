@@ -16,7 +16,10 @@ from random import Random
 
 from simulate_hedging import Raced, cold_table, estimators_table, race, table
 
-from django_momento_http import failures
+from django_momento_http._client import breaker as circuit
+from django_momento_http._client.breaker import Breaker, Condition
+from django_momento_http._client.retry import RetryBudget, may_retry
+from django_momento_http._http.hedging import MOST_REQUESTS, Hedging, Silence
 from django_momento_http.exceptions import (
     ConnectFailed,
     MomentoError,
@@ -24,8 +27,6 @@ from django_momento_http.exceptions import (
     TimedOut,
     TransportError,
 )
-from django_momento_http.failures import Breaker, Condition, RetryBudget, may_retry
-from django_momento_http.hedging import MOST_REQUESTS, Hedging, Silence
 
 DEADLINE = 1.0
 WAITING = 0.95 * DEADLINE  # what an operation waits at most, so that it keeps the deadline in all
@@ -203,8 +204,8 @@ class Simulation:
         start, keys = self.now, self._workload.keys
         in_trouble = self._in_trouble(start)
         self._result.asked += keys * in_trouble
-        ticket = self._breaker.admit()
-        if ticket is None:
+        permit = self._breaker.admit()
+        if permit is None:
             yield AT_ONCE
             return
         self._result.admitted += keys * in_trouble
@@ -217,7 +218,7 @@ class Simulation:
         errors = yield from self._retry(failed, left)
         # What a second request has won says nothing of the service.
         hedged = sum(read.requests > 1 and not read.error for read in reads)
-        self._report(ticket, errors, self.now - start, hedged)
+        self._report(permit, errors, self.now - start, hedged)
         if len(errors) < keys and start >= self.end and math.isnan(self._result.recovery):
             self._result.recovery = self.now - self.end
 
@@ -236,12 +237,12 @@ class Simulation:
         self._budget.earn()
         return 0.0, read.error
 
-    def _report(self, ticket: int, errors: Errors, elapsed: float, hedged: int) -> None:
+    def _report(self, permit: int, errors: Errors, elapsed: float, hedged: int) -> None:
         """Record successes, which come early, then failures: each with its share of the seconds."""
         for _ in range(self._workload.keys - len(errors) - hedged):
-            self._breaker.record(ticket, None, elapsed)
+            self._breaker.record(permit, None, elapsed)
         for error in errors:
-            self._breaker.record(ticket, error, elapsed, company=self._workload.keys)
+            self._breaker.record(permit, error, elapsed, concurrency=self._workload.keys)
 
     def _attempt(self, moment: float) -> Attempt:
         in_trouble = self._in_trouble(moment)
@@ -363,11 +364,11 @@ def lasting_table(seed: int) -> Iterator[str]:
     heads = [f"{seconds:g} s: {what}" for seconds in RESTARTS for what in ("openings", "back s")]
     yield f"| LASTING s | {' | '.join(heads)} | dead: refused before it opens | page max ms |"
     yield "|--:" * (len(heads) + 3) + "|"
-    chosen = failures.LASTING
+    chosen = circuit.LASTING
     for lasting in LASTING_TRIED:
-        failures.LASTING = lasting
+        circuit.LASTING = lasting
         yield f"| {lasting:g} | {' | '.join(_lasting_cells(seed))} |"
-    failures.LASTING = chosen
+    circuit.LASTING = chosen
 
 
 def _lasting_cells(seed: int) -> Iterator[str]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from django_momento_http import hedging
+from django_momento_http._client.retry import RetryBudget
+from django_momento_http._http import hedging
+from django_momento_http._http.hedging import Hedging, Silence
 from django_momento_http.exceptions import ConnectFailed, MomentoError, TimedOut
-from django_momento_http.failures import RetryBudget
-from django_momento_http.hedging import Hedging, Silence
 
 WAITING = 0.95  # seconds that an operation waits at most
 PAGES_PER_SECOND = 5.0

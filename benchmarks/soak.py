@@ -33,7 +33,7 @@ from django.conf import settings
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
-from django_momento_http.server import Config, Exchange, Fault, Faults, Server, Service
+from django_momento_http.server import Config, Fault, Faults, PartialRequest, Server, Service
 
 TOKEN = "soak-token"
 DEADLINE = 0.3
@@ -85,7 +85,7 @@ class MixedFaults(Faults):
         self._chance = chance
         self._began = time.monotonic()
 
-    def take(self, exchange: Exchange) -> Fault | None:  # noqa: ARG002 - the base's signature
+    def take(self, exchange: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
         """Return what the request is given instead of a true answer."""
         age = time.monotonic() - self._began
         if age < CALM_SECONDS:

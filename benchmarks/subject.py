@@ -9,10 +9,10 @@ from typing import Any
 
 from wire import CACHE, TOKEN, target
 
+from django_momento_http._http.messages import Request
+from django_momento_http._http.transport import Origin, Transport
 from django_momento_http.cache import MomentoCache
-from django_momento_http.calls import Call
 from django_momento_http.exceptions import MomentoError
-from django_momento_http.transport import Origin, Transport
 
 WIDTH = 64
 _SECONDS = 5.0
@@ -54,8 +54,8 @@ class TransportClient:
         """Close the connections."""
         self._transport.close()
 
-    def _call(self, key: str) -> Call:
+    def _call(self, key: str) -> Request:
         deadline = time.monotonic() + _SECONDS
-        call = Call("GET", target(key), None, deadline, _SECONDS)
+        call = Request("GET", target(key), None, deadline, _SECONDS)
         call.authorization = TOKEN
         return call

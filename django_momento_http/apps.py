@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.core.checks import caches as checks_of_django
 from django.core.exceptions import ImproperlyConfigured
 
-from .aliases import is_ours
+from ._diagnostics.aliases import is_ours
 from .checks import check_deployment, check_settings
 
 

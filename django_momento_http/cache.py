@@ -16,13 +16,14 @@ from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import SynchronousOnlyOperation
 
-from .beside import read_beside
-from .conf import improper, read_options
-from .frames import EmptiedFrames, empty_frames
-from .interrupts import is_raised_by_signal_handler
-from .signing import signing_keys
-from .space import Space, encode_key
-from .store import Store, shared_store
+from ._conf.django_settings import read_beside
+from ._conf.frames import EmptiedFrames, empty_frames
+from ._conf.options import improper, read_options
+from ._conf.signing_keys import signing_keys
+from ._interrupts import is_raised_by_signal_handler
+from ._store.config import StoreConfig
+from ._store.keys import encode_key
+from ._store.store import Store, shared_store
 
 _UNKNOWN = object()
 # Django's own check has nothing to say of such a key, and costs several times this one.
@@ -61,7 +62,7 @@ class MomentoCache(BaseCache):
             problem = str(error)
         else:
             super().__init__(beside)
-            self._space = Space(options, key_prefix, keys)
+            self._config = StoreConfig(options, key_prefix, keys)
             own = type(self)
             self._makes_keys = own.make_and_validate_key is not BaseCache.make_and_validate_key
             self._checks_all_keys = own.validate_key is not BaseCache.validate_key
@@ -169,7 +170,7 @@ class MomentoCache(BaseCache):
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = store.runner.run(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
+        value = store.runner.run(store.lookup(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         generation = store.generation
@@ -186,7 +187,7 @@ class MomentoCache(BaseCache):
     ) -> Any:
         store = self._store
         wire_key = self._wire_key(key, version)
-        value = await store.runner.arun(store.get_or_say(wire_key, self._missing_key, _UNKNOWN))
+        value = await store.runner.arun(store.lookup(wire_key, self._missing_key, _UNKNOWN))
         if value is not self._missing_key and value is not _UNKNOWN:
             return value
         generation = store.generation
@@ -319,12 +320,12 @@ class MomentoCache(BaseCache):
 
     def _find_store(self) -> Store:
         try:
-            return shared_store(self._space)
+            return shared_store(self._config)
         except OSError as error:
             if is_raised_by_signal_handler(error):
                 raise
             failure = type(error).__name__
-        options = self._space.options
+        options = self._config.options
         bundle = "CA_BUNDLE" if options.ca_bundle else "the bundle of certificates in requests"
         problem = f"{bundle} cannot be used ({failure}); it must be a file of PEM certificates"
         raise improper(options.location, problem)

@@ -34,10 +34,10 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import checks
 
-from .aliases import Alias, built, is_misspelt_options, misplaced
-from .credentials import expiry_of
-from .frames import EmptiedFrames
-from .parsers import shown
+from ._conf.credentials import expiry_of
+from ._conf.frames import EmptiedFrames
+from ._diagnostics.aliases import Alias, built, is_misspelt_options, misplaced
+from ._redaction import shown
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
 _SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backends.cached_db"}

@@ -9,7 +9,7 @@ import importlib
 import zlib
 from typing import Any, Protocol
 
-from .registry import Coded, Registry
+from ._registry import Coded, Registry
 
 # On a 20 KB page, zlib's level 1 takes a third of level 6's time for a sixth more bytes; a cache
 # reads and writes on the way of a request.

@@ -8,8 +8,8 @@ import json
 import pickle
 from typing import Any, Protocol
 
+from ._registry import Coded, Registry
 from .exceptions import StoredValueError
-from .registry import Coded, Registry
 
 # The newest protocol that every supported Python reads and writes.
 _PICKLE_PROTOCOL = 5

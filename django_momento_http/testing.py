@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .server import Config, Fault, Request, Server, Service
-from .store import forget_endpoint
+from ._store.store import forget_endpoint
+from .server import Config, Fault, ServedRequest, Server, Service
 
 if TYPE_CHECKING:
     from django.test.utils import override_settings
 
-__all__ = ["Fault", "Request", "RunningServer", "running_server"]
+__all__ = ["Fault", "RunningServer", "ServedRequest", "running_server"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class RunningServer:
         self.endpoint: str = ""
         self.token: str = config.token or ""
         self.read_only_token: str = config.read_only_token or ""
-        self.requests: list[Request] = []
+        self.requests: list[ServedRequest] = []
         self._caches = config.caches
         self._clock = _Clock()
         self._service = Service(config, clock=self._clock, observer=self._record)
@@ -107,7 +107,7 @@ class RunningServer:
             CACHES={**settings.CACHES, "default": self.cache_settings(**options)}
         )
 
-    def _record(self, request: Request) -> None:
+    def _record(self, request: ServedRequest) -> None:
         self.requests.append(request)
 
     def _in_loop(self, function: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from django_momento_http.testing import RunningServer, running_server
-from tests import canary
+from tests.support import canary
 
 
 def pytest_configure() -> None:

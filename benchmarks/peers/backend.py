@@ -12,7 +12,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from wire import CACHE, TOKEN, key_base64
 
 from django_momento_http import compressors, serializers
-from django_momento_http.envelope import Envelope
+from django_momento_http._store.envelope import Envelope
 
 _PREFIX = "requests"
 _COMPRESS_MIN_BYTES = 1024

@@ -19,24 +19,24 @@ Imports point down, and never sideways::
     hosts    memory   patience         by which names, with how much memory, for how long
 """
 
-from .connection import Connection
+from .connection import ClientConnection
 from .faults import Fault, Faults
 from .limits import MAX_ITEM, Config, TokenBucket
 from .listener import Server
-from .messages import Exchange, Request
+from .messages import PartialRequest, ServedRequest
 from .service import Service
-from .store import Store
+from .store import ItemStore
 
 __all__ = [
     "MAX_ITEM",
+    "ClientConnection",
     "Config",
-    "Connection",
-    "Exchange",
     "Fault",
     "Faults",
-    "Request",
+    "ItemStore",
+    "PartialRequest",
+    "ServedRequest",
     "Server",
     "Service",
-    "Store",
     "TokenBucket",
 ]

@@ -7,7 +7,7 @@ import sys
 
 from .limits import Config
 from .listener import Server
-from .messages import Request
+from .messages import ServedRequest
 from .service import Service
 
 try:
@@ -106,7 +106,7 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     await server.stop()
 
 
-def _log(request: Request) -> None:
+def _log(request: ServedRequest) -> None:
     _say(f"{request.method} {request.path} {request.status} {request.seconds * 1000:.1f} ms")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from .hosts import is_named
 from .limits import MAX_ITEM
 from .memory import Allowance, Share
-from .messages import Answer, Exchange, Refused, Reply
+from .messages import Answer, PartialRequest, Refused, Reply
 from .patience import Patience
 from .reader import MAX_HEAD, Head, Malformed, Reader
 from .rendering import render
@@ -45,7 +45,7 @@ class Shared:
     service: Service
     clock: Callable[[], float]
     names: frozenset[str] | None = None  # None: the server answers to any
-    connections: set["Connection"] = field(default_factory=set)
+    connections: set["ClientConnection"] = field(default_factory=set)
     heads: Allowance = field(default_factory=lambda: Allowance(_LONG_HEADS))
     bodies: Allowance = field(default_factory=lambda: Allowance(_BODIES))
     # asyncio fills it and hands it to the one connection that reads: one is enough for all.
@@ -63,7 +63,7 @@ class Shared:
         return False
 
 
-class Connection(asyncio.BufferedProtocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """HTTP/1.1 over one connection: keep-alive, pipelining, chunks, Expect; answers in order."""
 
     def __init__(self, shared: Shared) -> None:
@@ -73,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = Reader(self)
         self._transport: asyncio.Transport
         self._sender: Sender
-        self._exchange: Exchange | None = None  # whose body is arriving
+        self._exchange: PartialRequest | None = None  # whose body is arriving
         self._expects = False
         self._body = BytesIO()
         # Whoever waits for room for a body has it for the head, never the other way round.
@@ -267,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
             self._body = BytesIO()
         self._body_room.give_back()
 
-    def _answer(self, exchange: Exchange, *, close: bool) -> None:
+    def _answer(self, exchange: PartialRequest, *, close: bool) -> None:
         reply = self._service.reply(exchange, self._body.getvalue())
         self._forget_request()
         self._is_ending = close or reply.drop is not None

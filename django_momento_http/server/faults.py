@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .messages import Exchange
+from .messages import PartialRequest
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Faults:
         """Forget all of them."""
         self._waiting.clear()
 
-    def take(self, exchange: Exchange) -> Fault | None:
+    def take(self, exchange: PartialRequest) -> Fault | None:
         """Return the first fault for this request and count it down."""
         for index, (fault, times) in enumerate(self._waiting):
             if fault.method not in (None, exchange.method) or fault.key not in (None, exchange.key):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from .connection import Connection, Shared
+from .connection import ClientConnection, Shared
 from .hosts import bracketed, names_of
 from .service import Service
 
@@ -35,7 +35,7 @@ class Server:
         """Listen; port 0 picks a free one."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self._shared), host, port, backlog=_AT_ONCE
+            lambda: ClientConnection(self._shared), host, port, backlog=_AT_ONCE
         )
         for listening in self._listener.sockets:
             with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:

@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
-class Exchange:
+class PartialRequest:
     """One request, as far as it has been read."""
 
     method: str
@@ -54,7 +54,7 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
 
 
-class Request(NamedTuple):
+class ServedRequest(NamedTuple):
     """A request as it was served; ``status`` is 0 where the connection was dropped instead.
 
     ``size`` counts the bytes of the value that travelled, ``path`` has no query, and ``seconds``

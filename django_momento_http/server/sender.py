@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .messages import Item
 from .patience import Patience
-from .store import Store
+from .store import ItemStore
 
 # Small, because each connection may have one waiting; large enough that copying costs more.
 _PIECE = 16 * 1024
@@ -21,7 +21,7 @@ class Sender:
     def __init__(
         self,
         transport: asyncio.Transport,
-        store: Store,
+        store: ItemStore,
         patience: Patience,
         when_sent: Callable[[], None],
     ) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from .faults import Fault, Faults
 from .limits import MAX_ITEM, Config, TokenBucket
-from .messages import Answer, Exchange, Refused, Reply, Request
-from .store import Store
+from .messages import Answer, PartialRequest, Refused, Reply, ServedRequest
+from .store import ItemStore
 from .target import read_key, read_target, read_ttl
 
 _NO_CONTENT = Answer(204)
@@ -25,18 +25,18 @@ class Service:
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
-        observer: Callable[[Request], object] | None = None,
+        observer: Callable[[ServedRequest], object] | None = None,
     ) -> None:
         self.config = config
-        self.store = Store(config.caches, clock, config.max_memory)
+        self.store = ItemStore(config.caches, clock, config.max_memory)
         self.faults = Faults()
         self._bucket = TokenBucket(config.ops_per_second, clock) if config.ops_per_second else None
         self._chance = chance
         self._observer = observer
 
-    def admit(self, method: str, target: bytes, token: bytes, length: int) -> Exchange:
+    def admit(self, method: str, target: bytes, token: bytes, length: int) -> PartialRequest:
         """Read a request's head; ``refusal`` is set where it already decides the answer."""
-        exchange = Exchange(method)
+        exchange = PartialRequest(method)
         try:
             parameters = read_target(exchange, target)
             may_write = self._authorize(token or parameters.get(b"token", b""))
@@ -47,12 +47,12 @@ class Service:
             exchange.refusal = refused.answer
         return exchange
 
-    def weigh(self, exchange: Exchange, size: int) -> None:
+    def weigh(self, exchange: PartialRequest, size: int) -> None:
         """Refuse the request when so many bytes are too large beside its key."""
         if len(exchange.key) + size > MAX_ITEM:
             exchange.refusal = _TOO_LARGE
 
-    def reply(self, exchange: Exchange, value: bytes) -> Reply:
+    def reply(self, exchange: PartialRequest, value: bytes) -> Reply:
         """Carry out a request whose body has arrived, with the fault that waits for it."""
         fault = self.faults.take(exchange)
         if fault is None and self.config.fail_rate > self._chance():
@@ -77,7 +77,7 @@ class Service:
         return True
 
     def _check(
-        self, exchange: Exchange, parameters: Mapping[bytes, bytes], *, may_write: bool
+        self, exchange: PartialRequest, parameters: Mapping[bytes, bytes], *, may_write: bool
     ) -> None:
         if exchange.method == "PUT":
             exchange.ttl_seconds = read_ttl(parameters, self.config.max_ttl)
@@ -88,7 +88,7 @@ class Service:
         if self._bucket is not None and not self._bucket.take():
             raise Refused(429, "Too many operations a second")
 
-    def _perform(self, exchange: Exchange, value: bytes) -> Answer:
+    def _perform(self, exchange: PartialRequest, value: bytes) -> Answer:
         if exchange.refusal is not None:
             return exchange.refusal
         if exchange.method == "GET":
@@ -100,7 +100,7 @@ class Service:
             return _NO_MEMORY
         return _NO_CONTENT
 
-    def _misbehave(self, fault: Fault, exchange: Exchange, value: bytes) -> Reply:
+    def _misbehave(self, fault: Fault, exchange: PartialRequest, value: bytes) -> Reply:
         answer = Answer(fault.status or 0, fault.body)
         in_effect = fault.status is None and fault.drop != "before"
         if in_effect or fault.applied or fault.drop == "after":
@@ -111,10 +111,10 @@ class Service:
         return Reply(answer, self.config.latency + fault.delay, fault.drop)
 
 
-def _record(exchange: Exchange, value: bytes, reply: Reply) -> Request:
+def _record(exchange: PartialRequest, value: bytes, reply: Reply) -> ServedRequest:
     status = reply.answer.status
     hit = status == 200 and exchange.method == "GET"
-    return Request(
+    return ServedRequest(
         exchange.method,
         exchange.cache,
         exchange.key,

@@ -12,7 +12,7 @@ _SWEEP_BYTES = 16 * 1024 * 1024
 _ITEM_OVERHEAD = 512
 
 
-class Store:
+class ItemStore:
     """Items of several caches, until they expire by the clock that is passed in.
 
     They take ``max_bytes`` at most: the least recently used go first. What has been replaced or

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from .limits import CACHE_NAME
-from .messages import Exchange, Refused
+from .messages import PartialRequest, Refused
 
 _PATH = re.compile(rb"/cache/([^/]+)")
 _BAD_ESCAPE = re.compile(rb"\+|%(?![0-9A-Fa-f]{2})")
@@ -19,7 +19,7 @@ _BAD_ESCAPE = re.compile(rb"\+|%(?![0-9A-Fa-f]{2})")
 _FROM_URL_SAFE = bytes.maketrans(b"-_+/", b"+/!!")
 
 
-def read_target(exchange: Exchange, target: bytes) -> dict[bytes, bytes]:
+def read_target(exchange: PartialRequest, target: bytes) -> dict[bytes, bytes]:
     """Note the path and the cache that are asked for and return the query's parameters."""
     try:
         url = httptools.parse_url(target)

@@ -2,10 +2,10 @@
 
 import time
 
+from django_momento_http._store.namespace import Namespace
+from django_momento_http._store.owed import Ledger
+from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
-from django_momento_http.namespace import Namespace
-from django_momento_http.owed import Ledger
-from django_momento_http.store import Store
 from django_momento_http.testing import RunningServer
 
 
@@ -22,5 +22,5 @@ class Host(MomentoCache):
 
     def _find_store(self) -> Store:
         clocks = lambda: self.now, lambda: self.born + self.now + self.ahead
-        namespace = Namespace(self._space.namespace, Ledger(), *clocks)
-        return Store(self._space, namespace, *clocks)
+        namespace = Namespace(self._config.namespace, Ledger(), *clocks)
+        return Store(self._config, namespace, *clocks)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from django_momento_http.testing import RunningServer
-from tests.serving import LOAD_SECONDS, Load, ask_either, site_in, started
+from tests.support.serving import LOAD_SECONDS, Load, ask_either, site_in, started
 
 UWSGI = Path(sys.executable).parent / "uwsgi"
 COMMAND = [

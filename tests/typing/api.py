@@ -28,7 +28,7 @@ from django_momento_http.exceptions import (
 )
 from django_momento_http.pytest_plugin import momento_server
 from django_momento_http.serializers import Serializer
-from django_momento_http.testing import Fault, Request, RunningServer, running_server
+from django_momento_http.testing import Fault, RunningServer, ServedRequest, running_server
 
 assert_type(django_momento_http.__version__, str)
 
@@ -169,7 +169,7 @@ def a_test_with_a_server() -> None:
         server.inject(Fault(status=500, times=None))
         server.inject(Fault(delay=0.1, drop="body", method="GET", key=b"key"))
         server.clear_faults()
-        assert_type(server.requests, list[Request])
+        assert_type(server.requests, list[ServedRequest])
         assert_type(
             [(request.method, request.status) for request in server.requests], list[tuple[str, int]]
         )

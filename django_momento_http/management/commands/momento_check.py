@@ -12,9 +12,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ...aliases import build, is_ours, shown_backend
-from ...diagnosis import Trouble
-from ...probe import ROUNDS, Report, examine
+from ..._diagnostics.advice import Trouble
+from ..._diagnostics.aliases import build, is_ours, shown_backend
+from ..._diagnostics.probe import ROUNDS, Report, examine
 
 _LABELS = {
     "lookup": "name resolution",

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.cache import caches
 
-from django_momento_http import pool
+from django_momento_http._http import pool
 
 from .common import Size, is_of, say, set_up, value_of
 

@@ -19,7 +19,7 @@ from typing import Any
 from django.conf import settings
 from django.core.cache import caches
 
-from tests.canary import seen_in
+from tests.support.canary import seen_in
 
 from .common import CONNECTIONS, Size, is_of, say, set_up, slots_that_work, value_of
 

@@ -1,0 +1,303 @@
+"""Bytes in, bytes out: get, set and delete of one Momento cache, with retry, breaker and token.
+
+What went wrong is returned in the value's place as a MomentoError, so that one failed key loses no
+other. It knows the service's API, and nothing of Django or of what the bytes mean.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._conf.options import Options
+from .._http.messages import Request, Result
+from .._http.transport import Origin, Transport
+from .._process import RECENT, PerProcess
+from .._redaction import shown_name
+from ..exceptions import AccessDenied, BadRequest, CircuitOpen, MomentoError, TimedOut
+from .breakers import OUR_SHORTAGE, Breakers, Permits, new_breaker
+from .counters import Counters
+from .operation import Operation
+from .responses import Outcome, outcome_of
+from .retry import LEAST_TIME_LEFT, RetryBudget, may_retry
+from .tokens import TokenSource
+
+if TYPE_CHECKING:
+    from .._http.multiplexer import Multiplexer
+
+# "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
+# takes is never refused here, and what it refuses is a 400.
+_ITEM_LIMIT = 5 * 1024 * 1024
+# The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
+# besides, so that it keeps the timeout in all.
+_WAITING = 0.95
+# An account's breaker counts no time: this only says when a probe that never reports is given up.
+_ACCOUNT_DEADLINE = 1.0
+_NO_PERMITS: Permits = (0, 0)
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    origin: Origin
+    request_timeout: float
+
+
+class EndpointState:
+    """What all clients of one endpoint share: connections, breaker and retry budget."""
+
+    def __init__(self, endpoint: _Endpoint) -> None:
+        self.transport = Transport(endpoint.origin)
+        self.retries = RetryBudget()
+        host, seconds = endpoint.origin.endpoint.partition("://")[2], endpoint.request_timeout
+        self.breaker = new_breaker(seconds, f"at {host} (REQUEST_TIMEOUT {seconds:g})")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.transport.close()
+
+
+_ENDPOINTS: PerProcess[_Endpoint, EndpointState] = PerProcess(EndpointState, EndpointState.close)
+
+
+@dataclass(frozen=True)
+class _AccountKey:
+    endpoint: str
+    location: str
+    token: str | Callable[[], str] = field(repr=False)
+
+
+class Account:
+    """What all clients share that use one cache with one token: the token, and a breaker."""
+
+    def __init__(self, key: _AccountKey) -> None:
+        self.token = TokenSource(key.token)
+        self.breaker = new_breaker(_ACCOUNT_DEADLINE, f"cache {shown_name(key.location)!r}")
+
+
+_ACCOUNTS: PerProcess[_AccountKey, Account] = PerProcess(Account, recent=RECENT)
+
+
+class Owing(Protocol):
+    """Who knows how many writes a client owes."""
+
+    def count(self, payer: Any) -> int:
+        """Return how many."""
+
+
+class Attempt(Request):
+    """One operation on its way: its request, and what is needed to judge the answer."""
+
+    __slots__ = ("has_new_token", "is_retry", "key_size", "permits", "started", "tag")
+
+    def __init__(
+        self, operation: Operation, path: str, deadline: float, request_timeout: float, tag: object
+    ) -> None:
+        method, key, body, ttl, _ = operation
+        target = path + key if method != "PUT" else f"{path}{key}&ttl_seconds={ttl}"
+        super().__init__(method, target, body, deadline, request_timeout)
+        # In Base64 on the wire.
+        self.key_size = len(key) * 3 // 4
+        self.tag = tag
+        self.is_retry = False
+        self.has_new_token = False
+        self.permits = _NO_PERMITS
+        self.started = 0.0
+
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed."""
+        super().postpone(seconds)
+        self.started += seconds
+
+
+class MomentoClient:
+    """One Momento cache as this process uses it; safe under threads."""
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._location = options.shown_location
+        self._path = f"/cache/{options.location}?key_base64="
+        self._request_timeout = _WAITING * options.request_timeout
+        self._width = options.max_connections
+        self._endpoint = _ENDPOINTS.get(
+            _Endpoint(
+                Origin(
+                    endpoint=options.endpoint,
+                    connect_timeout=options.connect_timeout,
+                    max_connections=options.max_connections,
+                    proxy=options.proxy,
+                    ca_bundle=options.ca_bundle,
+                ),
+                options.request_timeout,
+            )
+        )
+        self._account = _ACCOUNTS.get(
+            _AccountKey(options.endpoint, options.location, options.token)
+        )
+        self._token = self._account.token
+        self._breakers = Breakers(self._endpoint.breaker, self._account.breaker)
+        self.counters = Counters()
+        self._ledgers: dict[Owing, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<MomentoClient {self._location!r} {self._breakers!r}>"
+
+    def stats(self) -> dict[str, object]:
+        """Return the counters, and the state of the breaker that keeps requests back, if any."""
+        return {
+            **self.counters.snapshot(),
+            "owed": sum(ledger.count(self) for ledger in list(self._ledgers)),
+            "breaker": self._breakers.state,
+            "breaker_openings": self._breakers.openings,
+        }
+
+    @property
+    def may_send_extra(self) -> bool:
+        """Whether requests that nobody waits for may go out now."""
+        return self._breakers.may_send_extra
+
+    def owes(self, ledger: Owing) -> None:
+        """Take in whose ``count`` says how many writes it owes."""
+        self._ledgers[ledger] = None
+
+    def paid(self) -> None:
+        """Take in that one was paid."""
+        self.counters.paid()
+
+    def deadline(self, count: int, began: float) -> float:
+        """Return by when so many operations, begun then and under way at once, must have ended."""
+        return began + self._request_timeout * max(1, -(-count // self._width))
+
+    def run(self, operation: Operation, deadline: float) -> Outcome:
+        """Carry out one operation and return what came of it."""
+        attempt = self.attempt(operation, deadline)
+        while True:
+            refused = self.admit(attempt)
+            if refused is not None:
+                return refused
+            outcome = self.settle(attempt, self._endpoint.transport.exchange(attempt))
+            if not isinstance(outcome, Attempt):
+                return outcome
+
+    def multiplexer(self, next_request: Callable[[], Request | None]) -> "Multiplexer":
+        """Return what sends many attempts at once."""
+        return self._endpoint.transport.multiplexer(next_request)
+
+    def attempt(self, operation: Operation, deadline: float, tag: object = None) -> Attempt:
+        """Return the operation, ready to be admitted."""
+        return Attempt(operation, self._path, deadline, self._request_timeout, tag)
+
+    def admit(self, attempt: Attempt) -> MomentoError | None:
+        """Make the attempt ready to be sent, or return why it must not be."""
+        refused = self._refusal(attempt)
+        if refused is not None:
+            self.counters.failed(refused.kind, was_sent=False)
+        return refused
+
+    def _refusal(self, attempt: Attempt) -> MomentoError | None:
+        body = attempt.body
+        if body is not None and len(body) + attempt.key_size > _ITEM_LIMIT:
+            return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
+        attempt.started = self.clock()
+        if attempt.started >= attempt.deadline:
+            return TimedOut("no time was left for it", kind="no_time")
+        permits = self._breakers.admit()
+        if isinstance(permits, CircuitOpen):
+            return permits
+        attempt.permits = permits
+        attempt.authorization = self._token.known
+        if attempt.authorization:
+            return None
+        return self._authorize(attempt, attempt.deadline - attempt.started)
+
+    def _authorize(self, attempt: Attempt, left: float) -> MomentoError | None:
+        try:
+            attempt.authorization = self._token.current(left)
+        except AccessDenied as error:
+            denied = error.with_traceback(None)
+        else:
+            return None
+        self._breakers.give_back(attempt.permits, denied)
+        return denied
+
+    def settle(self, attempt: Attempt, answer: Result, concurrency: int = 1) -> "Outcome | Attempt":
+        """Return what an answer means; the attempt itself when it is to be sent again.
+
+        ``concurrency`` is how many were waited for together: each is charged its share of the time.
+        """
+        outcome = outcome_of(attempt.method, answer)
+        if not isinstance(outcome, MomentoError):
+            if not attempt.is_retry:
+                self._endpoint.retries.earn()
+            self._breakers.record(attempt.permits, None, 0.0)
+            sent = len(attempt.body) if attempt.body is not None else 0
+            received = len(outcome) if outcome is not None else 0
+            self.counters.moved(sent, received, attempt.key_size)
+            return outcome
+        return self._settle_error(attempt, outcome, concurrency)
+
+    def _settle_error(
+        self, attempt: Attempt, error: MomentoError, concurrency: int
+    ) -> "MomentoError | Attempt":
+        now = self.clock()
+        error.elapsed = now - attempt.started
+        self.counters.failed(error.kind, was_sent=error.kind not in OUR_SHORTAGE)
+        if self._renew_token(attempt, error):
+            self._breakers.give_back(attempt.permits)
+            return attempt
+        self._charge(attempt, error, now, concurrency)
+        return attempt if self._try_again(attempt, error) else error
+
+    def _charge(self, attempt: Attempt, error: MomentoError, now: float, concurrency: int) -> None:
+        """Tell the breakers of an error, and of the time that the service took to make it."""
+        # It had no request yet while we waited for a connection ...
+        began = max(attempt.started, attempt.began)
+        # ... and what takes longer than the timeout is a process that was frozen.
+        lost = min(now - began, self._request_timeout)
+        was_cut_short = (
+            error.transient and now >= attempt.deadline and lost < self._request_timeout / 2
+        )
+        if was_cut_short and lost < LEAST_TIME_LEFT * self._request_timeout:
+            # So little was left that a good answer would have been late, too.
+            self._breakers.give_back(attempt.permits)
+        else:
+            self._breakers.record(
+                attempt.permits, error, lost, concurrency=concurrency, is_late=was_cut_short
+            )
+
+    def _renew_token(self, attempt: Attempt, error: MomentoError) -> bool:
+        if attempt.has_new_token or not isinstance(error, AccessDenied) or error.status != 401:
+            return False
+        try:
+            if not self._token.renew(attempt, attempt.deadline - self.clock()):
+                return False
+        except AccessDenied:
+            return False
+        attempt.authorization = self._token.known
+        attempt.has_new_token = True
+        return True
+
+    def _try_again(self, attempt: Attempt, error: MomentoError) -> bool:
+        if attempt.is_retry or error.kind in OUR_SHORTAGE:
+            return False
+        left = attempt.deadline - self.clock()
+        if not (may_retry(error, left, self._request_timeout) and self._endpoint.retries.spend()):
+            self._endpoint.retries.earn()
+            return False
+        self.counters.retried()
+        attempt.is_retry = attempt.fresh = True
+        return True
+
+
+_CLIENTS: PerProcess[Options, MomentoClient] = PerProcess(MomentoClient, recent=RECENT)
+
+
+def shared_client(options: Options) -> MomentoClient:
+    """Return this process's client for a configuration."""
+    return _CLIENTS.get(options)
+
+
+def forget_endpoint(endpoint: str) -> None:
+    """Close this process's connections to an endpoint that is no more, such as a test's server."""
+    _CLIENTS.drop(lambda options: options.endpoint == endpoint)
+    _ACCOUNTS.drop(lambda key: key.endpoint == endpoint)
+    _ENDPOINTS.drop(lambda key: key.origin.endpoint == endpoint)

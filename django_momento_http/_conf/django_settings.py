@@ -1,0 +1,48 @@
+"""What stands beside OPTIONS in an alias of CACHES: Django's own settings, read before Django does.
+
+They mean what Django's documentation says. One that cannot be used is told by its name, and not
+shown: it may be a credential in the wrong place.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from django.utils.module_loading import import_string
+
+from .._interrupts import is_raised_by_signal_handler
+
+T = TypeVar("T")
+
+
+def read_beside(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what Django's base class is to read, and KEY_PREFIX; ValueError says what is wrong."""
+    # Of OPTIONS, it would read only what means nothing here.
+    given = {**params, "OPTIONS": {}}
+    timeout = given.get("timeout", given.get("TIMEOUT"))
+    if isinstance(timeout, float) and not math.isfinite(timeout):
+        raise ValueError("TIMEOUT must be a number of seconds, or None")
+    function = given.get("KEY_FUNCTION")
+    if function is not None:
+        given["KEY_FUNCTION"] = _key_function(function)
+    prefix = given.get("KEY_PREFIX", "")
+    return given, prefix if type(prefix) is str else _foreign("KEY_PREFIX", str, prefix)
+
+
+def _key_function(given: Any) -> Callable[..., Any]:
+    found = _foreign("KEY_FUNCTION", import_string, given) if isinstance(given, str) else given
+    if not callable(found):
+        raise ValueError("KEY_FUNCTION must be a function, or a dotted path to one")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _foreign(name: str, call: Callable[[Any], T], value: object) -> T:
+    """Return what the call makes of a value, which may run code of the project."""
+    try:
+        return call(value)
+    except Exception as error:
+        if is_raised_by_signal_handler(error):
+            raise
+        failure = type(error).__name__
+    raise ValueError(f"{name} cannot be used ({failure})")

@@ -1,0 +1,239 @@
+"""A non-blocking socket, and the steps that connect it, secure it, send and receive on it.
+
+Everything that may have to wait is a generator that yields the poll events it waits for and is sent
+the events that came, 0 when its time is up; whoever drives it owns the clock. So the same steps
+serve one request or many at once. It knows nothing of HTTP.
+
+What is to be sent stands in an attribute and in no variable: whatever interrupts a wait leaves
+frames behind, whose variables are shown to whoever looks for the error.
+"""
+
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from .._interrupts import is_raised_by_signal_handler
+from ..exceptions import TimedOut, TransportError
+from .polling import READ, WRITE, Poll, new_poll
+
+A = TypeVar("A")
+T = TypeVar("T")
+IOSteps = Generator[int, int, T]
+Address = tuple[socket.AddressFamily, Any]
+
+# Yielded where no socket can tell when to go on: look again soon.
+LOOK = 1 << 16
+LOOK_SECONDS = 0.002
+_READ_SIZE = 64 * 1024
+LATE = "no whole answer in time"
+
+
+class Stream:
+    """A socket of one connection; ``until`` is when the step of connecting must be over."""
+
+    __slots__ = (
+        "__weakref__",
+        "_awaited",
+        "_limit",
+        "_pending",
+        "_poll",
+        "_sock",
+        "_unsent",
+        "clock",
+        "until",
+    )
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._sock: Any = None
+        self._pending: Callable[[], int] = _nothing
+        self._poll: Poll = new_poll()
+        self._awaited = 0
+        self._unsent: bytes | bytearray | memoryview = b""
+        self.clock = clock
+        self.until = float("inf")
+        self._limit = float("inf")  # when all of connecting must be over
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected and secured."""
+        return self._sock is not None and self.until == float("inf")
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 when there is none."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    def is_reusable_now(self) -> bool:
+        """Whether the idle peer has neither closed nor said anything unasked."""
+        if self._awaited != READ:
+            return not self._pending() and not self.wait(READ, 0.0)
+        return not self._pending() and not self._poll.poll(0)
+
+    def wait(self, events: int, seconds: float) -> int:
+        """Wait for the events and return those that came, 0 when none did in time."""
+        if events != self._awaited:
+            if events == LOOK:
+                time.sleep(min(seconds, LOOK_SECONDS))
+                return LOOK if seconds > LOOK_SECONDS else 0
+            self._poll.register(self._sock.fileno(), events)
+            self._awaited = events
+        ready = self._poll.poll(seconds * 1000)
+        return ready[0][1] if ready else 0
+
+    def postpone(self, seconds: float) -> None:
+        """Take these seconds as not passed."""
+        self.until += seconds
+        self._limit += seconds
+
+    def close(self) -> None:
+        """Close the socket; interrupted, it can be done again."""
+        if self._sock is not None:
+            self._sock.close()
+        self._sock = None
+        self._pending = _nothing
+        self._unsent = b""
+
+    def _connect(self, address: Address) -> IOSteps[str]:
+        """Connect and return nothing, or why that failed."""
+        try:
+            sock = self._sock = socket.socket(address[0], socket.SOCK_STREAM)
+            self._poll, self._awaited = new_poll(), 0
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address[1])
+        except BlockingIOError:
+            pass
+        except OSError as refused:
+            if is_raised_by_signal_handler(refused):
+                raise
+            return _reason(refused.errno)
+        else:
+            return ""
+        if not (yield WRITE):
+            return "no answer in time"
+        return _reason(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _start_tls(
+        self, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
+    ) -> IOSteps[None]:
+        try:
+            self._sock = context.wrap_socket(
+                self._sock,
+                do_handshake_on_connect=False,
+                # As bytes it passes no codec of Python's, whose wrapper hides what interrupts it.
+                server_hostname=host.encode() if host.isascii() else host,
+                session=session,
+            )
+        except BaseException as error:
+            _disown(self._sock, error)
+            raise
+        while True:
+            try:
+                self._sock.do_handshake()
+            except ssl.SSLWantReadError:
+                wanted = READ
+            except ssl.SSLWantWriteError:
+                wanted = WRITE
+            else:
+                break
+            if not (yield wanted):
+                raise TimedOut("no TLS handshake in time")
+        self._pending = self._sock.pending
+
+    def _try_send(self) -> bool:
+        """Send what can be sent at once and return whether it was all; the rest stays unsent."""
+        if self._pending is not _nothing:
+            # Unlike bytes, it does not show what it holds in the frames of ``ssl``.
+            self._unsent = memoryview(self._unsent)
+        try:
+            sent: int = self._sock.send(self._unsent)
+        except (BlockingIOError, ssl.SSLError, BrokenPipeError, ConnectionResetError) as error:
+            if is_raised_by_signal_handler(error):
+                raise
+            return False  # whoever sends the rest sees why
+        if sent == len(self._unsent):
+            self._unsent = b""
+            return True
+        self._unsent = memoryview(self._unsent)[sent:]
+        return False
+
+    def _try_receive(self) -> bytes:
+        """Return what has come; whoever reads on sees why it is nothing."""
+        try:
+            data: bytes = self._sock.recv(_READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        return data
+
+    def _send_rest(self, is_answered: Callable[[bytes], bool]) -> IOSteps[bool]:
+        """Send the rest and return True; False when the peer answered or left before the end."""
+        while self._unsent:
+            try:
+                self._unsent = memoryview(self._unsent)[self._sock.send(self._unsent) :]
+                continue
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                wanted = WRITE | READ
+            except ssl.SSLWantReadError:
+                wanted = READ
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as left:
+                if is_raised_by_signal_handler(left):
+                    raise
+                return False
+            ready = yield wanted
+            if not ready:
+                raise TimedOut("the request could not be sent in time")
+            if ready & ~WRITE and not self._goes_on(is_answered):
+                return False
+        return True
+
+    def _goes_on(self, is_answered: Callable[[bytes], bool]) -> bool:
+        """Whether the peer, that may have said something, still takes the request."""
+        try:
+            data = self._sock.recv(_READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return True  # under TLS, it was none of the peer's own words
+        return bool(data) and not is_answered(data)
+
+    def _take(self, receive: Callable[[A], T], wanted: A) -> IOSteps[T]:
+        """Return what ``receive(wanted)`` gives of the socket, once there is something."""
+        while True:
+            if not self._pending() and not (yield READ):
+                raise TimedOut(LATE)
+            try:
+                taken = receive(wanted)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            if not taken:
+                raise TransportError("the connection was closed before a whole answer arrived")
+            return taken
+
+    def _read(self) -> IOSteps[bytes]:
+        data: bytes = yield from self._take(self._sock.recv, _READ_SIZE)
+        return data
+
+
+def _nothing() -> int:
+    """Say that a plain socket holds no bytes back, as TLS may."""
+    return 0
+
+
+def _reason(code: int | None) -> str:
+    return errno.errorcode.get(code, str(code)) if code else ""
+
+
+def _disown(sock: socket.socket, error: BaseException) -> None:
+    """Let go of the descriptor where a socket half made has it too.
+
+    Closed twice, its number could be another connection's by then.
+    """
+    number = sock.fileno()
+    # Not the frame that caught the error: to read its variables makes it keep the error.
+    traceback = error.__traceback__ and error.__traceback__.tb_next
+    while traceback is not None:
+        for value in traceback.tb_frame.f_locals.values():
+            if isinstance(value, ssl.SSLSocket) and value.fileno() == number != -1:
+                sock.detach()
+                return
+        traceback = traceback.tb_next

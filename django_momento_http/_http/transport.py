@@ -1,0 +1,159 @@
+"""Bytes over HTTP to one origin: one request at a time, or many under way at once.
+
+All is sockets of our own, which gives true deadlines and costs far less than any client library.
+What went wrong is returned, not raised. It knows nothing of caches, breakers or what a status
+means.
+"""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from .. import __version__
+from .._interrupts import is_raised_by_signal_handler
+from ..exceptions import MomentoError, TransportError
+from .connection import Connection, Route
+from .messages import Request, Response, Result
+from .multiplexer import Multiplexer
+from .pool import Pool
+from .requests_adapter import InstrumentedSession, SeenRequest
+from .resolver import Resolver
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a transport connects to, and how."""
+
+    endpoint: str
+    connect_timeout: float
+    max_connections: int
+    proxy: str | None = field(default=None, repr=False)
+    ca_bundle: str | None = None
+
+
+class Transport:
+    """The way to one origin, shared by a process's threads."""
+
+    def __init__(self, origin: Origin, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._route = _route(origin)
+        # Only the origin: a path holds the key, and instrumentation records URLs.
+        self._url = origin.endpoint
+        self._common = (
+            f"Host: {urlsplit(origin.endpoint).netloc}\r\n"
+            f"User-Agent: django-momento-http/{__version__}\r\nAccept-Encoding: identity\r\n"
+        )
+        self._session = InstrumentedSession(self.exchange_one)
+        self._resolver = Resolver(*_first_hop(origin), clock)
+        self._tls_session: ssl.SSLSession | None = None
+        self._limit = origin.max_connections
+        self.pool = Pool(self._connection, origin.max_connections, clock)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.pool.close()
+        self._session.close()
+
+    def exchange(self, request: Request) -> Result:
+        """Send one request through ``Session.send``; return its response, or what went wrong."""
+        seen = SeenRequest(request, self._url)
+        try:
+            response = self._session.send(seen, proxies={}, stream=True)
+        except MomentoError as error:
+            return request.judge(error.with_traceback(None), self._clock())
+        except Exception as error:
+            if seen.is_interrupted or is_raised_by_signal_handler(error):
+                raise
+            # Instrumentation may raise anything.
+            return TransportError(f"unexpected {type(error).__name__}", kind="internal")
+        answered: Response = response.raw  # type: ignore[assignment]  # our adapter puts it there
+        return answered
+
+    def exchange_one(self, request: Request, extra: str = "") -> Response:
+        """Send one request, with these header lines too; raise a TransportError."""
+        pool, clock, deadline = self.pool, self._clock, request.deadline
+        connection = pool.take_now(request.fresh) or self._wait_for_one(request)
+        steps = connection.handle(request, self._common, extra)
+        try:
+            request.began = clock()
+            wanted = next(steps)
+            while True:
+                left = min(deadline, connection.until) - clock()
+                # When time is up, a last look: this process may have slept, not the service.
+                wanted = steps.send(connection.wait(wanted, left if left > 0 else 0.0))
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+        except BaseException:
+            # Not left to its finalizer, where what a signal handler raises is lost.
+            steps.close()
+            raise
+        finally:
+            reusable = connection.reusable
+            pool.put_back(connection)
+            pool.tidy(connection, reusable=reusable)
+
+    def _wait_for_one(self, request: Request) -> Connection:
+        request.queued = self._clock()
+        return self.pool.wait(request.deadline, fresh=request.fresh)
+
+    def exchange_many(
+        self, next_request: Callable[[], Request | None]
+    ) -> Iterator[list[tuple[Request, Result]]]:
+        """Send what ``next_request`` gives, many at once, and yield the answers as they come.
+
+        ``next_request`` returns None when there is nothing to send now; it is asked again after
+        every list of answers, so a caller may put further requests under way.
+        """
+        return self.multiplexer(next_request).results()
+
+    def multiplexer(self, next_request: Callable[[], Request | None]) -> Multiplexer:
+        """Return what ``exchange_many`` runs, for a caller whose own code takes long."""
+        return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock)
+
+    def _connection(self) -> Connection:
+        return Connection(self._route, self._resolver, self._clock, self._tls_session, self._keep)
+
+    def _keep(self, session: ssl.SSLSession) -> None:
+        self._tls_session = session
+
+
+def _port(url: SplitResult) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _first_hop(origin: Origin) -> tuple[str, int]:
+    url = urlsplit(origin.proxy or origin.endpoint)
+    return url.hostname or "", _port(url)
+
+
+def _route(origin: Origin) -> Route:
+    url = urlsplit(origin.endpoint)
+    return Route(
+        host=url.hostname or "",
+        port=_port(url),
+        tls=_tls_context(origin.ca_bundle) if url.scheme == "https" else None,
+        connect_timeout=origin.connect_timeout,
+        tunnel=origin.proxy is not None,
+        proxy_credentials=_login(urlsplit(origin.proxy or "")),
+    )
+
+
+def _login(proxy: SplitResult) -> str:
+    login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    return login if login != ":" else ""
+
+
+def _tls_context(ca_bundle: str | None) -> ssl.SSLContext:
+    # Not ssl.create_default_context: it obeys SSLKEYLOGFILE and the environment's trust stores.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A name belongs among the alternative names (RFC 9525); authorities check no other.
+    context.hostname_checks_common_name = False
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_verify_locations(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
+    return context

@@ -1,0 +1,113 @@
+"""The clear marker, read and written: plans over the current generation of one namespace.
+
+There is one marker for each signing key, so that every process that can read our values finds one
+that it can read, too; the highest counts. It knows nothing of other keys.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from .._client.operation import Operation, Together
+from .._client.responses import Outcome
+from ..exceptions import MomentoError, StoredValueError
+from .error_policy import ErrorPolicy
+from .namespace import Namespace
+from .values import Values
+
+
+class Marker:
+    """The marker of one store; ``max_age`` is the seconds for which a copy of it is trusted."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        max_age: float,
+        values: Values,
+        on_error: ErrorPolicy,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._namespace = namespace
+        self._generation = namespace.generation
+        self._age = values.age
+        self._max_age = max_age
+        self._values = values
+        self._error_policy = on_error
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def is_due(self) -> bool:
+        """Whether it must be read beside the next operation: ask once."""
+        return self._age.is_due(self._max_age)
+
+    def looks(self, *, is_beside: bool = True) -> list[Operation]:
+        """Return what reads it."""
+        return [Operation("GET", key, is_beside=is_beside) for key in self._values.markers]
+
+    def now(self) -> tuple[float, float]:
+        """Return both clocks, as they stand when it is asked for."""
+        return self._clock(), self._wall_clock()
+
+    async def heed(self, outcomes: Sequence[Outcome], asked_at: tuple[float, float]) -> int | None:
+        """Take in what was read; return the generation that was found, -1 where none could be."""
+        found, error = self._found(outcomes)
+        if found is not None or error is None:
+            self._generation.learn(found, asked_at[0])
+        if error is not None:
+            self._error_policy.log("reading the clear marker", error)
+            if not isinstance(error, StoredValueError):
+                self._age.could_not_be_read(self._max_age)
+                return -1
+        was_known = self._age.is_known
+        self._age.was_read(*asked_at)
+        if error is not None and not was_known:
+            # It was tampered with, and nothing is known: as if somebody had cleared.
+            await self.raise_above(found, self._chosen())
+        return found
+
+    async def clear(self) -> tuple[int, MomentoError | None]:
+        """Raise it above all that was ever there; return the generation, and what went wrong."""
+        chosen = self._chosen()
+        # Whatever becomes of the marker, this process has forgotten.
+        self._generation.move(chosen)
+        asked_at = self.now()
+        found, error = self._found(await _in_order(self.looks(is_beside=False)))
+        if error is not None and not isinstance(error, StoredValueError):
+            return chosen, error
+        self._age.was_read(*asked_at)
+        return chosen, (await self.raise_above(found, chosen))
+
+    async def raise_above(self, found: int | None, chosen: int) -> MomentoError | None:
+        """Write the chosen generation, or one above what was found; return what went wrong."""
+        # A clear() not heard of before, by a clock ahead of ours or in the same breath: beyond it.
+        newest = chosen if found is None else max(chosen, found + 1)
+        self._generation.move(newest)
+        stamp = self._namespace.stamp()
+        marked = [self._values.marked(key, newest, stamp) for key in self._values.markers]
+        outcomes = await _in_order(marked)
+        return next((error for error in outcomes if isinstance(error, MomentoError)), None)
+
+    def _chosen(self) -> int:
+        return self._generation.next(self._namespace.now_ms())
+
+    def _found(self, outcomes: Sequence[Outcome]) -> tuple[int | None, MomentoError | None]:
+        """Return the highest generation that was read, and what went wrong."""
+        found: int | None = None
+        failed: MomentoError | None = None
+        for key, outcome in zip(self._values.markers, outcomes, strict=True):
+            named = self._values.marked_generation(key, outcome)
+            if named is None:
+                continue
+            if not isinstance(named, MomentoError):
+                found = named if found is None else max(found, named)
+            elif failed is None or isinstance(failed, StoredValueError):
+                # What could not be asked counts for more than what is not ours.
+                failed = named
+        return found, failed
+
+
+async def _in_order(operations: list[Operation]) -> list[Outcome]:
+    outcomes: list[Outcome] = [None] * len(operations)
+    for index, outcome in await Together(operations):
+        outcomes[index] = outcome
+    return outcomes

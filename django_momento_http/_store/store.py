@@ -1,0 +1,280 @@
+"""What each cache method does with get, set and delete, as plans; values in, values out.
+
+Each method is a generator for a ``Runner``. It knows stored values, generations and lifetimes, what
+ON_ERROR asks for, and nothing of versions, defaults or how requests travel.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Number
+from typing import Any, TypeVar
+
+from .._client import client
+from .._client.client import shared_client
+from .._client.operation import Operation
+from .._process import RECENT, PerProcess
+from ..exceptions import MomentoError, StoredValueError
+from .clear_marker import Marker
+from .config import StoreConfig
+from .envelope import Stored
+from .error_policy import ErrorPolicy
+from .gateway import Gateway
+from .namespace import Namespace, forget_namespaces, shared_namespace
+from .runner import Runner
+from .values import MISSING, Values
+from .writer import Writer
+
+K = TypeVar("K")
+
+_UNKNOWN: Any = object()
+# The key stays out of it: messages end up in logs.
+_NOT_THERE = "the cache has no such key"
+
+
+class Store:
+    """One Momento cache and KEY_PREFIX as this process uses it; safe under threads."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        namespace: Namespace,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        options = config.options
+        self._namespace = namespace
+        self._client = shared_client(options)
+        self._counters = self._client.counters
+        self._error_policy = ErrorPolicy(
+            namespace, self._counters, raises=options.on_error == "raise"
+        )
+        self._can_clear = options.clear_max_age is not None
+        values = self._values = Values(config, namespace, wall_clock)
+        self._owed, self._age = namespace.owed, values.age
+        max_age = self._max_age = options.clear_max_age or 0.0
+        marker = Marker(namespace, max_age, values, self._error_policy, clock, wall_clock)
+        self._gateway = Gateway(self._client, namespace, marker, values)
+        self._writer = Writer(namespace, self._gateway, values, self._error_policy)
+        self.runner = Runner(self._client)
+        # The process that may use it; none once it is closed.
+        self.pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<Store {self._client!r} {self._namespace!r}>"
+
+    def close(self) -> None:
+        """Mark this store as left behind; its connections are the client's."""
+        self.pid = 0
+
+    def stats(self) -> dict[str, object]:
+        """Return the counters of this configuration in this process."""
+        return self._client.stats()
+
+    def dumps(self, value: Any) -> bytes:
+        """Serialize a value; raise what the serializer raises.
+
+        It may run any code, a query of the database for one: call it in the caller's own thread.
+        """
+        return self._values.envelope.dumps(value)
+
+    # Reading
+
+    async def get(self, key: str, default: Any) -> Any:
+        """Return the value, or the default."""
+        asked = Operation("GET", key)
+        # As the gateway does, in fewer steps: this is the method that is called most.
+        is_due = self._age.is_due(self._max_age)
+        if is_due or self._owed.queues:
+            outcome = await self._gateway.accompanied(asked, is_due=is_due)
+        else:
+            outcome = await asked
+        errors: list[MomentoError] = []
+        value = self._values.value(key, outcome, errors)
+        if errors:
+            self._error_policy.report("get", errors)
+        self._counters.served("misses" if value is MISSING else "hits")
+        return default if value is MISSING else value
+
+    async def lookup(self, key: str, missing: Any, unknown: Any) -> Any:
+        """Return the value, or which it is: not there, or the service could not say."""
+        value = await self._read("get_or_set", key)
+        if value is _UNKNOWN:
+            return unknown
+        self._counters.served("misses" if value is MISSING else "hits")
+        return missing if value is MISSING else value
+
+    async def get_many(self, names: Mapping[str, K]) -> dict[K, Any]:
+        """Return the values that there are, under the names that the keys stand for."""
+        keys = list(names)
+        values = [MISSING] * len(keys)
+        errors: list[MomentoError] = []
+        # Each is loaded as it comes, while others are still under way.
+        for index, outcome in await self._gateway.all(
+            "GET", [Operation.get(key) for key in keys], keys
+        ):
+            values[index] = self._values.value(keys[index], outcome, errors)
+        pairs = zip(names.values(), values, strict=True)
+        found = {name: value for name, value in pairs if value is not MISSING}
+        self._counters.served("hits", len(found))
+        self._counters.served("misses", len(keys) - len(found))
+        self._error_policy.report("get_many", errors)
+        return found
+
+    async def has_key(self, key: str) -> bool:
+        """Return whether there is a value that can be had."""
+        value = await self._read("has_key", key)
+        return value is not MISSING and value is not _UNKNOWN
+
+    async def ttl(self, key: str) -> float | None:
+        """Return the seconds left, None for no expiry, 0 when there is no value."""
+        found = await self._find("ttl", key)
+        if not isinstance(found, Stored):
+            return 0.0
+        return self._values.seconds_left(found)
+
+    # Writing: payloads are values that went through dumps().
+
+    async def set(self, key: str, payload: bytes, timeout: float | None) -> None:
+        """Store the value, or remove it where the timeout is 0 or less."""
+        if await self._writer.put("set", key, payload, timeout, owes=True):
+            self._counters.served("sets")
+
+    async def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> list[str]:
+        """Store the values and return the keys of those that were not."""
+        outcomes = await self._writer.put_many(payloads, timeout)
+        failed = {key: error for key, error in outcomes.items() if isinstance(error, MomentoError)}
+        self._counters.served("sets", len(payloads) - len(failed))
+        self._error_policy.report("set_many", list(failed.values()))
+        return list(failed)
+
+    async def add(self, key: str, payload: bytes, timeout: float | None) -> bool:
+        """Store the value where there is none, and return whether it was stored; not atomic."""
+        there = await self._read("add", key)
+        if there is not MISSING or not self._values.can_judge:
+            return False
+        return await self._writer.put("add", key, payload, timeout)
+
+    async def get_or_add(
+        self, key: str, value: Any, payload: bytes, timeout: float | None, generation: int
+    ) -> Any:
+        """Return the value that is there, or else this one, made in that generation, and store it.
+
+        What a clear() overtook while it was made is stored as what it is: a value from before.
+        """
+        there = await self._read("get_or_set", key)
+        if there is MISSING:
+            stamp = self._namespace.stamp()
+            stored, ttl = self._values.packed(payload, timeout, stamp, generation)
+            await self._writer.write("get_or_set", key, stored, ttl)
+        return value if there is MISSING or there is _UNKNOWN else there
+
+    @property
+    def generation(self) -> int:
+        """The generation that is current as far as this process knows."""
+        return self._namespace.generation.current
+
+    async def touch(self, key: str, timeout: float | None) -> bool:
+        """Give the value a new lifetime, without loading it, and return whether there was one."""
+        found = await self._find("touch", key)
+        if not isinstance(found, Stored):
+            return False
+        stored, ttl = self._values.renewed(found, timeout)
+        return await self._writer.write("touch", key, stored, ttl, owes=ttl == 0)
+
+    async def incr(self, key: str, delta: Any) -> Any:
+        """Add to a number, which keeps its lifetime, and return it; not atomic."""
+        found = await self._find("incr", key)
+        if not isinstance(found, Stored):
+            raise ValueError(_NOT_THERE)
+        errors: list[MomentoError] = []
+        value = self._values.load(found, errors)
+        self._error_policy.report("incr", errors)
+        if value is MISSING:
+            raise ValueError(_NOT_THERE)
+        if not isinstance(value, Number):
+            raise TypeError(f"cannot add to a value of type {type(value).__name__}")
+        total = value + delta
+        if not (await self._writer.write("incr", key, *self._values.replaced(found, total))):
+            raise ValueError(_NOT_THERE)
+        return total
+
+    async def move(self, key: str, new_key: str) -> None:
+        """Store the value under another key, with the lifetime that is left, and remove it here."""
+        found = await self._find("incr_version", key)
+        if not isinstance(found, Stored):
+            raise ValueError(_NOT_THERE)
+        since = self._namespace.stamp()
+        ttl = self._values.ttl_left(found)
+        if not (await self._writer.write("incr_version", new_key, found, ttl)):
+            raise ValueError(_NOT_THERE)
+        removed = await self._writer.remove(key, since)
+        if isinstance(removed, MomentoError):
+            self._error_policy.report("incr_version", [removed])
+
+    async def delete(self, key: str) -> bool:
+        """Remove the value and return whether there was one."""
+        since = self._namespace.stamp()
+        outcome = await self._gateway.one(Operation.get(key))
+        if outcome is None and not self._gateway.is_owed(key):
+            return False
+        found = self._values.opened(key, outcome)
+        # Also where the look failed, or what is there is not for us: what should be gone may be
+        # served elsewhere or later, and that is worse than a request more.
+        removed = await self._writer.remove(key, since)
+        errors = [error for error in (found, removed) if isinstance(error, MomentoError)]
+        is_removed = isinstance(found, Stored) and not errors
+        self._counters.served("deletes", int(is_removed))
+        self._error_policy.report("delete", errors[:1])
+        return is_removed
+
+    async def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove the values."""
+        names = list(keys)
+        outcomes = await self._writer.remove_many(names, self._namespace.stamp())
+        errors = [error for error in outcomes if isinstance(error, MomentoError)]
+        self._counters.served("deletes", len(names) - len(errors))
+        self._error_policy.report("delete_many", errors)
+
+    async def clear(self) -> None:
+        """Make absent what this KEY_PREFIX has of all versions."""
+        if not self._can_clear:
+            raise NotImplementedError("clear() needs a clear marker: CLEAR_MAX_AGE is None")
+        error = await self._gateway.clear()
+        if error is not None:
+            self._error_policy.report("clear", [error])
+
+    async def _read(self, name: str, key: str) -> Any:
+        """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
+        errors: list[MomentoError] = []
+        value = self._values.value(key, (await self._gateway.one(Operation.get(key))), errors)
+        if not errors:
+            return value
+        self._error_policy.report(name, errors)
+        return MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
+
+    async def _find(self, name: str, key: str) -> Stored | MomentoError | None:
+        """Return what is stored, None where there is nothing of ours, or what went wrong."""
+        found = self._values.opened(key, (await self._gateway.one(Operation.get(key))))
+        if isinstance(found, MomentoError):
+            self._error_policy.report(name, [found])
+        return None if isinstance(found, StoredValueError) else found
+
+
+def _make(config: StoreConfig) -> Store:
+    return Store(config, shared_namespace(config.namespace))
+
+
+_STORES: PerProcess[StoreConfig, Store] = PerProcess(_make, Store.close, RECENT)
+
+
+def shared_store(config: StoreConfig) -> Store:
+    """Return this process's store for a configuration."""
+    return _STORES.get(config)
+
+
+def forget_endpoint(endpoint: str) -> None:
+    """Put away all that this process keeps for an endpoint that is no more, such as a test's."""
+    _STORES.drop(lambda config: config.options.endpoint == endpoint)
+    forget_namespaces(endpoint)
+    client.forget_endpoint(endpoint)

@@ -1,0 +1,203 @@
+"""Debts and signal handlers: whatever one raises, or does to the same cache, at whatever point."""
+
+import dis
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from django_momento_http._store import debts, generation, owed
+from django_momento_http._store import payments as dues
+from django_momento_http._store.debts import Ledger
+from django_momento_http._store.generation import Generation
+from django_momento_http._store.owed import Owed
+from tests.backend.test_owed import Payer
+
+FILES = {module.__file__ for module in (debts, dues, owed, generation)}
+# After these CPython looks whether a signal has come.
+CALLS = ("CALL", "RESUME", "JUMP_BACKWARD")
+NEVER_AGAIN = 10_000
+# One point in so many is tried, another each time; 1 tries all.
+STEP = int(os.environ.get("OWED_INTERRUPTS_STEP", "8"))
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+def points(code: CodeType) -> frozenset[int]:
+    """The offsets of the instructions before which a signal handler may run."""
+    found, is_next = set(), False
+    for instruction in dis.get_instructions(code):
+        if is_next:
+            found.add(instruction.offset)
+        is_next = instruction.opname.startswith(CALLS)
+    return frozenset(found)
+
+
+@contextmanager
+def signalled(handle: Callable[[], None], number: int) -> Iterator[list[bool]]:
+    """Call a handler at the point of this number within the modules; say whether it was met."""
+    known: dict[CodeType, frozenset[int]] = {}
+    met: list[bool] = []
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal passed
+        if frame.f_code.co_filename not in FILES:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not met:
+            code = frame.f_code
+            if code not in known:
+                known[code] = points(code)
+            passed += frame.f_lasti in known[code]
+            if passed > number:
+                met.append(True)
+                sys.settrace(None)
+                handle()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield met
+    finally:
+        sys.settrace(before)
+
+
+class Book:
+    """Debts of one namespace, their clock, and which of them must be there."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ledger, self.payer = Ledger(most=100), Payer()
+        self.owed = Owed(self.ledger, lambda: self.now, lambda *_: None)
+        self.promised: set[str] = set()
+
+    def owe(self, key: str, since: int, *, is_deletion: bool, may_arrive: bool = False) -> None:
+        """Owe a write; only then it must be found."""
+        self.owed.add(key, since, self.payer, is_deletion=is_deletion, may_arrive=may_arrive)
+        self.promised.add(key)
+
+    def use(self) -> None:
+        """Do all that is done with debts."""
+        dues, payer = self.owed.dues, self.payer
+        self.owe("a", 1, is_deletion=True)
+        self.owe("b", 2, is_deletion=False, may_arrive=True)
+        self.owe("a", 3, is_deletion=False)
+        self.owe("b", 4, is_deletion=True)
+        self.owe("c", 5, is_deletion=False)
+        self.owed.owe_clear(6, payer)
+        self.promised.add("")
+        taken = dues.due(payer, 3, {"a"}, is_reading=True)
+        dues.spend(taken, is_reading=False)
+        asked = self.owed.moment()
+        clear = dues.claim(payer, "")
+        for debt in taken:
+            dues.may_remove(debt, asked)
+            dues.failed(debt)
+            debt.release()
+        self.promised.discard("c")
+        self.owed.written("c", 7)
+        self.promised.discard("b")
+        self.owed.end("b", self.owed.moment())
+        if clear is not None:
+            self.promised.discard("")
+            self.owed.end_clears(6, self.owed.moment())
+
+    def check(self) -> None:
+        """Whatever is owed is found, is paid in the end, and leaves nothing behind."""
+        assert all(self.owed.all_of(key) for key in self.promised)
+        assert self.ledger.count(self.payer) >= len(self.promised)
+        for _ in range(50):
+            self.now += 70
+            for debt in self.owed.dues.due(self.payer, 10, (), is_reading=False):
+                self.owed.end(debt.key, self.owed.moment())
+                debt.release()
+            clear = self.owed.dues.claim(self.payer, "")
+            if clear is not None:
+                self.owed.end_clears(clear.since, self.owed.moment())
+        assert not self.owed.queues
+        assert not self.ledger.owing
+        assert self.ledger.count(self.payer) == 0
+        self.owed.end_all(self.owed.moment())
+
+
+def test_whatever_interrupts_leaves_debts_whole() -> None:
+    """At each point where a handler may raise: nothing owed is lost, nothing is owed for ever."""
+
+    def handle() -> None:
+        raise Interrupted
+
+    for number in range(random.randrange(STEP), NEVER_AGAIN, STEP):
+        book = Book()
+        with suppress(Interrupted), signalled(handle, number) as met:
+            book.use()
+        book.check()
+        if not met:
+            break
+    assert 100 < number < NEVER_AGAIN
+
+
+def owe_the_same(book: Book) -> None:
+    """Owe what is owed already, and something else."""
+    book.owe("a", 10, is_deletion=False, may_arrive=True)
+    book.owe("handler", 11, is_deletion=True)
+
+
+def pay_all(book: Book) -> None:
+    """Pay for everything."""
+    book.promised.clear()
+    book.owed.end_all(book.owed.moment())
+
+
+def write_the_same(book: Book) -> None:
+    """Write two of the keys anew."""
+    for key in "ab":
+        book.promised.discard(key)
+        book.owed.written(key, 20)
+
+
+def claim(book: Book) -> None:
+    """Begin payments and fail to make them."""
+    for debt in book.owed.dues.due(book.payer, 5, (), is_reading=False):
+        book.owed.dues.failed(debt)
+        debt.release()
+
+
+@pytest.mark.parametrize("use", [owe_the_same, pay_all, write_the_same, claim])
+def test_a_handler_may_owe_and_pay_while_its_thread_does(use: Callable[[Book], None]) -> None:
+    """At each point where a handler may use the same debts, what it does holds."""
+    for number in range(random.randrange(STEP), NEVER_AGAIN, STEP):
+        book = Book()
+        with signalled(lambda book=book: use(book), number) as met:  # type: ignore[misc]
+            book.use()
+        if use is pay_all:
+            # What was being owed meanwhile may be paid or owed.
+            book.promised.clear()
+        if use is write_the_same:
+            book.promised -= {"a", "b"}
+        book.check()
+        if not met:
+            break
+    assert 100 < number < NEVER_AGAIN
+
+
+def test_a_handler_that_clears_is_not_undone() -> None:
+    """A generation never goes back, whatever a handler does between two steps."""
+    for number in range(NEVER_AGAIN):
+        known = Generation()
+        with signalled(lambda known=known: known.move(9), number) as met:  # type: ignore[misc]
+            known.move(3)
+            known.learn(5, 1.0)
+            known.accepts(7)
+        assert known.current == (9 if met else 7)
+        if not met:
+            break
+    assert number < NEVER_AGAIN

@@ -1,0 +1,89 @@
+"""What a signal handler raises can be told from what the interrupted code raises."""
+
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from django_momento_http._interrupts import is_raised_by_signal_handler
+
+
+class TimeIsUp(Exception):
+    """What the handlers of these tests raise."""
+
+
+def raise_it(*_: object) -> None:
+    raise TimeIsUp
+
+
+class Limit:
+    def end(self, *_: object) -> None:
+        raise TimeIsUp
+
+    def __call__(self, *_: object) -> None:
+        raise TimeIsUp
+
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "function": raise_it,
+    "method": Limit().end,
+    "callable object": Limit(),
+    "partial": functools.partial(Limit().end, "x"),
+    "calls another": lambda *_: raise_it(),
+}
+
+
+@pytest.fixture(autouse=True)
+def usr1() -> Iterator[None]:
+    """Put back the handler of before."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def interrupted() -> BaseException:
+    """Return what a signal makes of this process."""
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(10_000):
+            pass
+    except BaseException as error:  # noqa: BLE001 - returned
+        return error
+    pytest.fail("no exception arrived")
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_what_a_handler_raises_is_recognised(name: str) -> None:
+    """Whatever a handler is, and however deep in it the exception is raised."""
+    signal.signal(signal.SIGUSR1, HANDLERS[name])
+    assert is_raised_by_signal_handler(interrupted())
+
+
+def test_the_same_exception_raised_by_the_code_itself_is_not() -> None:
+    """The class of the exception says nothing of where it came from."""
+    signal.signal(signal.SIGUSR1, HANDLERS["method"])
+    with pytest.raises(TimeIsUp) as caught:
+        raise TimeIsUp
+    assert not is_raised_by_signal_handler(caught.value)
+
+
+def test_what_happens_while_one_is_handled_is_not() -> None:
+    """Who uses the cache in an ``except`` block of a time limit gets its misses as ever."""
+    signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        raise interrupted()
+    except TimeIsUp:
+        with pytest.raises(KeyError) as caught:
+            {}["a"]
+    assert caught.value.__context__ is not None
+    assert not is_raised_by_signal_handler(caught.value)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+def test_handlers_without_python_code_do_no_harm(handler: Any) -> None:
+    """What C code handles names no code of Python's."""
+    signal.signal(signal.SIGUSR1, handler)
+    assert not is_raised_by_signal_handler(ValueError())
