@@ -65,6 +65,14 @@ class PerProcess(Generic[K, V]):
                 self._keep(kept, key, value)
             return value
 
+    def items(self) -> list[tuple[K, V]]:
+        """Return what this process has made and still has."""
+        kept = self._kept.get(os.getpid())
+        if kept is None:
+            return []
+        with kept.lock:
+            return list({**kept.held, **kept.recent}.items())
+
     def drop(self, is_over: Callable[[K], bool]) -> None:
         """Put away the values whose keys are over."""
         kept = self._kept.get(os.getpid()) or self._begin()

@@ -1,8 +1,10 @@
-"""What Django does when ``django_momento_http`` stands in INSTALLED_APPS: register the checks.
+"""What Django does when ``django_momento_http`` stands in INSTALLED_APPS: checks and metrics.
 
-It knows nothing of what they look for.
+It knows nothing of what the checks look for, nor of what the metrics say.
 """
 
+import logging
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig
@@ -12,23 +14,43 @@ from django.core.checks import caches as checks_of_django
 from django.core.exceptions import ImproperlyConfigured
 
 from ._diagnostics.aliases import is_ours
+from ._interrupts import is_raised_by_signal_handler
 from .checks import check_deployment, check_settings
+
+logger = logging.getLogger("django_momento_http")
 
 
 class MomentoConfig(AppConfig):
-    """The application: system checks and the command ``momento_check``."""
+    """The application: system checks, metrics and the command ``momento_check``."""
 
     name = "django_momento_http"
     verbose_name = "Momento cache"
 
     def ready(self) -> None:
-        """Register the checks, and keep Django's own from stopping short of them."""
+        """Register checks and metrics, and keep Django's own checks from stopping short of ours."""
         checks.register(check_settings, checks.Tags.caches)
         checks.register(check_deployment, checks.Tags.caches, deploy=True)
         # Django's checks of FileBasedCache build every backend, so that one with bad options ends
         # the whole run in a traceback, where E001 is to say what is wrong. Only those checks look
         # their backends up here.
         checks_of_django.caches = _Buildable()  # type: ignore[attr-defined]
+        _register_metrics()
+
+
+def _register_metrics() -> None:
+    """Register the metrics where there is somebody to take them; a site starts without them."""
+    if find_spec("opentelemetry") is None:
+        return
+    try:
+        from ._diagnostics.metrics import register  # imports OpenTelemetry's API
+
+        register()
+    except ImportError:
+        return  # other packages stand in the same namespace
+    except Exception as error:
+        if is_raised_by_signal_handler(error):
+            raise
+        logger.warning("There are no OpenTelemetry metrics (%s)", type(error).__name__)
 
 
 class _Buildable:

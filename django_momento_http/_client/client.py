@@ -296,6 +296,11 @@ def shared_client(options: Options) -> MomentoClient:
     return _CLIENTS.get(options)
 
 
+def clients() -> list[tuple[Options, MomentoClient]]:
+    """Return this process's clients by their configurations, and make none."""
+    return _CLIENTS.items()
+
+
 def forget_endpoint(endpoint: str) -> None:
     """Close this process's connections to an endpoint that is no more, such as a test's server."""
     _CLIENTS.drop(lambda options: options.endpoint == endpoint)

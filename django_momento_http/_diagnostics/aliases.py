@@ -4,6 +4,7 @@ It knows how settings name them and what they were built from, and judges nothin
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import cast
@@ -13,7 +14,7 @@ from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .._conf.options import Options
+from .._conf.options import Options, read_options
 from .._conf.rules import RULES
 from ..cache import MomentoCache
 
@@ -57,6 +58,20 @@ def _backend(name: str) -> object:
 def build(name: str) -> MomentoCache:
     """Return a new backend of an alias that is ours; ImproperlyConfigured says what is wrong."""
     return cast("MomentoCache", caches.create_connection(name))
+
+
+def names_by_options() -> dict[Options, list[str]]:
+    """Return which aliases that are ours share which options; no backend is built for it."""
+    found: dict[Options, list[str]] = {}
+    for name in filter(is_ours, settings.CACHES):
+        with suppress(ImproperlyConfigured):
+            found.setdefault(_options(name), []).append(name)
+    return found
+
+
+def _options(name: str) -> Options:
+    entry = settings.CACHES[name]
+    return read_options(entry.get("LOCATION", ""), entry.get("OPTIONS", {}))
 
 
 def misplaced() -> Iterator[tuple[str, str]]:

@@ -10,8 +10,10 @@ import pytest
 
 from django_momento_http.testing import Fault, RunningServer
 from tests.support.serving import (
+    KEYS,
     LOAD_SECONDS,
     PATIENCE,
+    SITE,
     Load,
     ask_either,
     ask_many,
@@ -37,6 +39,44 @@ monkey.patch_all()
 
 worker_class = "gevent"
 """
+
+# The provider is set up in each worker; the site was loaded in their parent.
+METRICS = """
+preload_app = True
+workers = 3
+
+
+def post_fork(server, worker):
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    worker.app.wsgi().reader = reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+"""
+COUNTED = '''
+"""A site with one view: what OpenTelemetry sees of this worker, and what `stats()` says."""
+
+import os
+
+from site_under_load import JsonResponse, cache, get_wsgi_application, path, settings
+
+
+def counted(request, key):
+    found = cache.get(key)
+    data = wsgi.reader.get_metrics_data()
+    seen = {
+        metric.name: sum(point.value for point in metric.data.data_points)
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+    }
+    return JsonResponse({"pid": os.getpid(), "value": found, "seen": seen, "stats": cache.stats()})
+
+
+settings.ROOT_URLCONF = __name__
+urlpatterns = [path("counted/<str:key>/", counted)]
+wsgi = get_wsgi_application()
+'''
 
 
 @pytest.fixture
@@ -101,3 +141,34 @@ def test_tasks_never_mix_values_up(site: tuple[Path, RunningServer]) -> None:
         load.run(LOAD_SECONDS)
         assert load.wrong == []
         assert load.answers > 10 * LOAD_SECONDS
+
+
+def test_each_worker_has_metrics_of_its_own(site: tuple[Path, RunningServer]) -> None:
+    """Workers forked from a parent that had used the cache each report their own counters."""
+    pytest.importorskip("opentelemetry.sdk.metrics", reason="needs opentelemetry-sdk")
+    folder, server = site
+    (folder / "gunicorn.conf.py").write_text(METRICS)
+    (folder / "site_counted.py").write_text(COUNTED)
+    with_app = SITE.replace("configure(", 'configure(INSTALLED_APPS=["django_momento_http"], ')
+    (folder / "site_under_load.py").write_text(with_app)
+    reads: dict[int, list[int]] = {}
+
+    def ask(client: int, turn: int) -> tuple[str, Callable[[Any], bool]]:
+        def is_right(answer: Any) -> bool:
+            seen, stats = answer["seen"], answer["stats"]
+            reads.setdefault(answer["pid"], []).append(stats["hits"])
+            return bool(
+                answer["value"] == f"value-{turn % KEYS}"
+                and seen["momento.client.requests"] == stats["requests"]
+                and seen["momento.client.operations"] == stats["hits"]
+            )
+
+        return f"/counted/key-{turn % KEYS}/", is_right
+
+    with started(folder, server, *GUNICORN[:-1], "site_counted:wsgi") as (port, process):
+        load = Load(port, ask)
+        load.run(0.5, workers=2)
+        assert load.wrong == []
+        assert process.pid not in reads
+    # Each begins at nothing, whatever its parent had counted.
+    assert all(sorted(hits) == list(range(1, len(hits) + 1)) for hits in reads.values())

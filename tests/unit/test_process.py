@@ -69,6 +69,24 @@ def test_only_what_is_over_is_put_away() -> None:
     assert discarded == ["A", "B"]
 
 
+def test_what_was_made_can_be_listed() -> None:
+    """``items`` has all that is alive, also beyond the bound, and makes nothing."""
+    made: list[int] = []
+
+    class Value:
+        def __init__(self, key: int) -> None:
+            made.append(key)
+
+    for recent in (None, 1):
+        registry = PerProcess(Value, recent=recent)
+        assert registry.items() == []
+        kept = {key: registry.get(key) for key in range(3)}
+        assert dict(registry.items()) == kept
+        registry.drop(lambda key: key == 0)
+        assert [key for key, _ in registry.items()] == [1, 2]
+    assert made == [0, 1, 2] * 2
+
+
 def test_making_one_may_ask_for_another() -> None:
     """A value that is made of another of the same registry does not lock itself out."""
     registry: PerProcess[int, int] = PerProcess(lambda n: 0 if n == 0 else registry.get(n - 1) + 1)
