@@ -9,11 +9,13 @@ import importlib.util
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tomllib
 import types
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from django.test import RequestFactory, override_settings
 from django_momento_http import __version__, checks, exceptions
 from django_momento_http._conf import endpoints
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.support.collecting import Collector, names_and_labels, scraped_program
 from tests.support.documents import (
     BLOCKS,
     CODES,
@@ -37,6 +40,7 @@ from tests.support.documents import (
     prose,
     table,
 )
+from tests.support.serving import SITE, Load, ask_one, site_in, started
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MANAGE = """
@@ -436,6 +440,75 @@ def test_the_configuration_for_gevent(code: str, tmp_path: Path) -> None:
     )
     done = in_folder(tmp_path, "-c", told)
     assert done.stdout == "True gevent\n", done.stderr
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Who takes what workers report."""
+    with Collector() as running:
+        yield running
+
+
+@holds("metrics: import socket")
+def test_workers_report_what_they_count(
+    code: str, tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under gunicorn with preloading, each worker's counters arrive, the last ones at its end."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", collector.address)
+    served: Counter[str] = Counter()
+
+    def ask(client: int, turn: int) -> tuple[str, Callable[[Any], bool]]:
+        target, is_right = ask_one(client, turn)
+
+        def is_right_of_worker(answer: Any) -> bool:
+            served[f"{socket.gethostname()}-{answer['pid']}"] += 1
+            return is_right(answer)
+
+        return target, is_right_of_worker
+
+    with site_in(tmp_path) as server:
+        with_the_app = SITE.replace(
+            "configure(", 'configure(INSTALLED_APPS=["django_momento_http"], '
+        )
+        (tmp_path / "site_under_load.py").write_text(with_the_app)
+        (tmp_path / "gunicorn.conf.py").write_text(code)
+        gunicorn = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", "127.0.0.1:0"]
+        with started(tmp_path, server, *gunicorn, "site_under_load:wsgi") as (port, _):
+            load = Load(port, ask)
+            load.run(0.5, workers=2)
+            assert load.wrong == []
+    assert collector.hits("my-site") == served
+
+
+@pytest.fixture
+def scraped(tmp_path: Path) -> set[str]:
+    """What Prometheus reads of a process that is set up as the page says."""
+    pytest.importorskip("opentelemetry.exporter.prometheus")
+    block = CODES["metrics: from opentelemetry.exporter.pr"]
+    with running_server() as server:
+        program, settings, port = scraped_program(block, server.cache_settings(**PATIENT))
+        (tmp_path / "site_settings.py").write_text(settings)
+        done = in_folder(tmp_path, "-c", program, port, DJANGO_SETTINGS_MODULE="site_settings")
+    assert done.returncode == 0, done.stderr
+    return names_and_labels(done.stdout)
+
+
+@holds("metrics: from opentelemetry.exporter.pr")
+def test_one_process_can_be_scraped(code: str, scraped: set[str]) -> None:
+    """Prometheus finds the metrics of a process that runs the block."""
+    assert "momento_client_requests_total" in scraped
+    assert 'momento_client_operations_total{django_cache_alias="default"}' in scraped
+
+
+@holds("metrics: sum by (django_cache_alias) (r")
+def test_the_questions_to_prometheus(code: str, scraped: set[str]) -> None:
+    """They ask for series and labels that are there."""
+    asked = re.findall(r"momento_\w+(?:{[^}]*})?", code)
+    assert len(asked) == 4
+    assert set(asked) <= scraped
+    labels = {label for name in scraped for label in re.findall(r"{(\w+)=", name)}
+    assert set(re.findall(r"by \((\w+)\)", code)) <= labels
 
 
 # Links

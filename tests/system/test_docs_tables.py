@@ -253,6 +253,41 @@ def test_the_keys_of_stats(make_cache: Callable[..., Any]) -> None:
     assert set(states) <= set(listed)
 
 
+@about("metrics")
+def test_the_metrics() -> None:
+    """The page lists each metric with its unit, its kind and the counters that it shows."""
+    metrics = pytest.importorskip("django_momento_http._diagnostics.metrics", exc_type=ImportError)
+    assert rows("metrics") == [
+        [
+            f"`{each.name}`",
+            f"`{each.unit}`",
+            "gauge" if each.is_gauge else "counter",
+            ", ".join(f"`{stat}`" for stat in each.stats),
+        ]
+        for each in metrics.INSTRUMENTS
+    ]
+
+
+@about("attributes")
+def test_what_tells_metrics_apart() -> None:
+    """The page names each attribute, the metrics that have it, and the values that it may have."""
+    metrics = pytest.importorskip("django_momento_http._diagnostics.metrics", exc_type=ImportError)
+    values: dict[str, tuple[set[str], set[str]]] = {}
+    for each in metrics.INSTRUMENTS:
+        for attributes in each.stats.values():
+            for name, value in attributes.items():
+                on, known = values.setdefault(name, (set(), set()))
+                on.add(each.name.removeprefix("momento.client."))
+                known.add(value)
+    values[metrics.STATE] = {"breaker.state"}, set(metrics.BREAKER_STATES)
+    told = {quoted(name)[0]: (quoted(on), quoted(known)) for name, on, known in rows("attributes")}
+    assert set(told) == {*values, metrics.CACHE, metrics.ALIAS, metrics.ERROR}
+    for name, (on, known) in values.items():
+        assert on <= set(told[name][0])
+        assert known == set(told[name][1])
+    assert told[metrics.ERROR][0] == ["errors"]
+
+
 # Trouble
 
 
