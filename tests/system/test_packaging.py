@@ -271,20 +271,35 @@ def test_foreign_actions_are_pinned(name: str) -> None:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
 
 
-def test_what_builds_a_release_is_pinned() -> None:
-    """The workflow installs nothing but what stands in one file, with versions and hashes."""
-    workflow = beside(".github/workflows/release.yml").read_text()
-    installed = re.findall(r"pip install (.+)", workflow)
-    assert installed == ["--require-hashes --only-binary :all: -r .ci/release.txt"]
-    assert "tox" not in workflow
-    pinned = beside(".ci/release.txt").read_text().replace("\\\n", "")
+@pytest.mark.parametrize(("workflow", "name"), [("ci.yml", "tox"), ("release.yml", "release")])
+def test_what_workflows_install_is_pinned(workflow: str, name: str) -> None:
+    """Each workflow installs nothing but what stands in one file, with versions and hashes."""
+    text = beside(f".github/workflows/{workflow}").read_text()
+    installed = re.findall(r"pip install (.+)", text)
+    assert set(installed) == {f"--require-hashes --only-binary :all: -r .ci/{name}.txt"}
+    pinned = beside(f".ci/{name}.txt").read_text().replace("\\\n", "")
     lines = [line for line in pinned.splitlines() if not line.startswith("#")]
     for line in lines:
         assert re.fullmatch(r"[\w-]+==[\w.]+ (?: *--hash=sha256:[0-9a-f]{64} *)+", line)
-    wanted = beside(".ci/release.in").read_text().split()
+    wanted = beside(f".ci/{name}.in").read_text().split()
     assert set(wanted) <= {line.partition("==")[0] for line in lines}
+
+
+def test_what_builds_a_release_is_what_is_checked() -> None:
+    """The build is looked at with the same tools, and tox has no part in it."""
+    assert "tox" not in beside(".github/workflows/release.yml").read_text()
     release = PROJECT["tool"]["tox"]["env"]["release"]["deps"]
+    wanted = beside(".ci/release.in").read_text().split()
     assert {name.partition(">=")[0] for name in release} == set(wanted)
+
+
+def test_the_extras_of_contributors() -> None:
+    """`test`, `docs` and `dev` are there; a developer has all that the tests need."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {"test", "docs", "dev"} <= set(extras)
+    assert f"{PROJECT['project']['name']}[test]" in extras["dev"]
+    tests = {re.split(r"[<>=~;\[]", requirement)[0] for requirement in extras["test"]}
+    assert {"pytest", "pytest-django", "pytest-randomly", "hypothesis"} <= tests
 
 
 def test_only_publishing_may_identify_itself() -> None:
