@@ -29,7 +29,7 @@ Close = Callable[[], None]
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
     """The connections to the servers of this process that are open."""
-    connection, there = server_module.Connection, set()
+    connection, there = server_module.ClientConnection, set()
     made, lost = connection.connection_made, connection.connection_lost
 
     def connection_made(self: Any, transport: Any) -> None:

@@ -35,7 +35,7 @@ PATIENCE = 40
 Make = Callable[..., Any]
 
 
-class Wire:
+class SeenConnections:
     """What a server sees of connections: which there are, and which keys were asked for on each."""
 
     def __init__(self) -> None:
@@ -61,10 +61,10 @@ class Wire:
 
 
 @pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+def wire(monkeypatch: pytest.MonkeyPatch) -> SeenConnections:
     """All connections to the servers of this process."""
-    seen = Wire()
-    connection = server_module.Connection
+    seen = SeenConnections()
+    connection = server_module.ClientConnection
     made, lost, begun = connection.connection_made, connection.connection_lost, connection.begin
 
     def connection_made(self: Any, transport: Any) -> None:
@@ -131,7 +131,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 # One client
 
 
-def test_instances_share_connections(make_cache: Make, wire: Wire) -> None:
+def test_instances_share_connections(make_cache: Make, wire: SeenConnections) -> None:
     """Instances of one configuration use one connection, as long as one request follows another."""
     for number in range(20):
         cache = make_cache(CLEAR_MAX_AGE=None)
@@ -144,7 +144,7 @@ def test_instances_share_connections(make_cache: Make, wire: Wire) -> None:
     "other", [{"KEY_PREFIX": "p"}, {"VERSION": 2}, {"TIMEOUT": 5}, {"SERIALIZER": "json"}], ids=str
 )
 def test_aliases_of_one_endpoint_share_connections(
-    make_cache: Make, wire: Wire, other: dict[str, Any]
+    make_cache: Make, wire: SeenConnections, other: dict[str, Any]
 ) -> None:
     """Aliases that differ in something else than the endpoint still use one connection."""
     for options in ({}, other, {}, other):
@@ -152,7 +152,7 @@ def test_aliases_of_one_endpoint_share_connections(
     assert len(wire.keys) == 1
 
 
-def test_threads_share_connections(server: RunningServer, wire: Wire) -> None:
+def test_threads_share_connections(server: RunningServer, wire: SeenConnections) -> None:
     """Django makes an instance per thread; threads that follow one another share a connection."""
     instances = []
 
@@ -169,7 +169,7 @@ def test_threads_share_connections(server: RunningServer, wire: Wire) -> None:
     assert len(wire.keys) == 1
 
 
-def test_tasks_share_connections(server: RunningServer, wire: Wire) -> None:
+def test_tasks_share_connections(server: RunningServer, wire: SeenConnections) -> None:
     """Django makes an instance per task; tasks that follow one another share a connection."""
     instances = []
 
@@ -187,7 +187,7 @@ def test_tasks_share_connections(server: RunningServer, wire: Wire) -> None:
     assert len(wire.keys) == 1
 
 
-def test_sync_and_async_share_connections(make_cache: Make, wire: Wire) -> None:
+def test_sync_and_async_share_connections(make_cache: Make, wire: SeenConnections) -> None:
     """Threads and tasks use the same connection."""
     cache = make_cache(CLEAR_MAX_AGE=None)
     for number in range(5):
@@ -205,7 +205,9 @@ def test_instances_share_counters_and_breaker(make_cache: Make, server: RunningS
     assert len(server.requests) == 1
 
 
-def test_building_costs_no_request(make_cache: Make, server: RunningServer, wire: Wire) -> None:
+def test_building_costs_no_request(
+    make_cache: Make, server: RunningServer, wire: SeenConnections
+) -> None:
     """A backend connects when it is first used, and a built one is built again from memory."""
     built = [make_cache() for _ in range(100)]
     assert len({repr(cache) for cache in built}) == 1
@@ -231,7 +233,7 @@ def test_a_callable_token_is_shared(server: RunningServer) -> None:
 # Threads
 
 
-def test_32_threads(make_cache: Make, wire: Wire) -> None:
+def test_32_threads(make_cache: Make, wire: SeenConnections) -> None:
     """Threads never get each other's values, and open no more than MAX_CONNECTIONS connections."""
 
     def work(number: int) -> int:
@@ -249,7 +251,7 @@ def test_32_threads(make_cache: Make, wire: Wire) -> None:
     assert wire.most_open <= 8
 
 
-def test_threads_have_room_for_each(make_cache: Make, wire: Wire) -> None:
+def test_threads_have_room_for_each(make_cache: Make, wire: SeenConnections) -> None:
     """Requests of several threads are under way at once, each on a connection of its own."""
     with running_server(latency=0.1) as server:
         options = server.cache_settings(CLEAR_MAX_AGE=None)["OPTIONS"]
@@ -261,7 +263,7 @@ def test_threads_have_room_for_each(make_cache: Make, wire: Wire) -> None:
 # Tasks
 
 
-def test_many_tasks(make_cache: Make, wire: Wire) -> None:
+def test_many_tasks(make_cache: Make, wire: SeenConnections) -> None:
     """Hundreds of tasks get their own values over no more than MAX_CONNECTIONS connections."""
     cache = make_cache(MAX_CONNECTIONS=8, REQUEST_TIMEOUT=30)
 
@@ -743,7 +745,7 @@ def needs_fork(request: pytest.FixtureRequest) -> None:
         pytest.skip("no fork on this system")
 
 
-def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire, fork: str) -> None:
+def test_fork_with_a_warm_pool(server: RunningServer, wire: SeenConnections, fork: str) -> None:
     """Parent and child both work on, get their own values, and share no connection."""
     script = """
     work("warm")
@@ -758,7 +760,7 @@ def test_fork_with_a_warm_pool(server: RunningServer, wire: Wire, fork: str) -> 
     assert not [users for users in wire.users() if "child" in users and len(users) > 1]
 
 
-def test_fork_of_many(server: RunningServer, wire: Wire, fork: str) -> None:
+def test_fork_of_many(server: RunningServer, wire: SeenConnections, fork: str) -> None:
     """A master that forks several workers, as gunicorn --preload does: none shares a connection."""
     script = """
     work("warm")
@@ -776,7 +778,7 @@ def test_fork_of_many(server: RunningServer, wire: Wire, fork: str) -> None:
     assert len(set().union(*children)) == 4
 
 
-def test_fork_of_a_fork(server: RunningServer, wire: Wire, fork: str) -> None:
+def test_fork_of_a_fork(server: RunningServer, wire: SeenConnections, fork: str) -> None:
     """A child's child works as well."""
     script = """
     work("warm")
@@ -793,7 +795,7 @@ def test_fork_of_a_fork(server: RunningServer, wire: Wire, fork: str) -> None:
     assert not [users for users in wire.users() if "grandchild" in users and len(users) > 1]
 
 
-def test_fork_while_requests_are_under_way(server: RunningServer, wire: Wire) -> None:
+def test_fork_while_requests_are_under_way(server: RunningServer, wire: SeenConnections) -> None:
     """A fork in the midst of other threads' requests leaves no lock held in the child."""
     script = """
     # Whatever is imported is imported now: an import under way at a fork is Python's own deadlock.
