@@ -14,7 +14,8 @@ PACKAGE = Path(django_momento_http.__file__).parent
 # Lowest first: folders, and the modules at the top. One may import those of lower layers only.
 LAYERS = [
     ["exceptions", "_interrupts", "_redaction"],
-    ["_process", "_singleflight", "_registry"],
+    ["_process", "_waitable", "_registry"],
+    ["_singleflight"],
     ["serializers", "compressors"],
     ["_conf"],
     ["_http"],

@@ -15,7 +15,7 @@ from tests.support.interrupting import at_every_place, inside_every_place
 
 def waiters(flight: SingleFlight[str]) -> int:
     """Return how many wait for the call that is under way."""
-    return 0 if flight._under_way is None else len(flight._under_way._bells)
+    return 0 if flight._under_way is None else flight._under_way.waiting
 
 
 def test_all_who_ask_meanwhile_share_one_call() -> None:
