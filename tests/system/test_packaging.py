@@ -271,11 +271,20 @@ def test_foreign_actions_are_pinned(name: str) -> None:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
 
 
+@pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
+def test_commands_with_colons_are_quoted(name: str) -> None:
+    """To YAML a colon and a space make a mapping: the whole workflow would not be read."""
+    lines = beside(f".github/workflows/{name}").read_text().splitlines()
+    commands = [line.partition("run: ")[2] for line in lines if "run: " in line]
+    assert commands
+    assert [command for command in commands if ": " in command and command[0] not in "'\""] == []
+
+
 @pytest.mark.parametrize(("workflow", "name"), [("ci.yml", "tox"), ("release.yml", "release")])
 def test_what_workflows_install_is_pinned(workflow: str, name: str) -> None:
     """Each workflow installs nothing but what stands in one file, with versions and hashes."""
     text = beside(f".github/workflows/{workflow}").read_text()
-    installed = re.findall(r"pip install (.+)", text)
+    installed = re.findall(r"pip install ([^'\n]+)", text)
     assert set(installed) == {f"--require-hashes --only-binary :all: -r .ci/{name}.txt"}
     pinned = beside(f".ci/{name}.txt").read_text().replace("\\\n", "")
     lines = [line for line in pinned.splitlines() if not line.startswith("#")]
