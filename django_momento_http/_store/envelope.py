@@ -12,8 +12,10 @@ Byte by byte, integers unsigned and big-endian::
         20     8  expiry in milliseconds since 1970 (UTC); 0: none
         28     8  when the value was made, in milliseconds since 1970 (UTC)
         36     4  length of the body before compression
-        40    32  HMAC-SHA256 over scope, wire key, bytes 0 to 39 and body
-        72     -  body
+        40     4  how many milliseconds it took to make (get_or_set); 0: not known
+        44     4  reserved for a time beyond expiry; written as 0, read by nobody
+        48    32  HMAC-SHA256 over scope, wire key, bytes 0 to 47 and body
+        80     -  body
 
 The scope is the cache's name and the KEY_PREFIX; it and the wire key are each preceded by their
 length in 4 bytes, so that nothing can be moved from one to the next. A reader verifies before it
@@ -33,12 +35,13 @@ from ..compressors import Compressor
 from ..exceptions import StoredValueError
 from ..serializers import Serializer
 
-_HEADER = struct.Struct("!3sBHH4sQQQI")
+_HEADER = struct.Struct("!3sBHH4sQQQIII")
 _SEALED = struct.Struct(f"{_HEADER.format}32s")  # the same and the signature
 _BODY_AT = _SEALED.size
 _BLOCK_SIZE = 64  # of SHA-256
 _MAGIC, _VERSION = b"DMH", 1
 _UNCOMPRESSED = 0
+_LONGEST_MAKING = 2**32 - 1  # what the field takes, 49 days
 # Separates these signatures from everything else that SECRET_KEY signs.
 _PURPOSE = b"django_momento_http.envelope.1"
 # A body of 5 MB that inflates to more than this was not made by sensible use of a cache; it bounds
@@ -51,7 +54,8 @@ _REPLAY_SECONDS = 60.0
 class Stored(NamedTuple):
     """A verified value, not yet loaded.
 
-    ``expires_at`` is in seconds since 1970, None for never; ``made_at`` in milliseconds since 1970.
+    ``expires_at`` is in seconds since 1970, None for never; ``made_at`` in milliseconds since 1970;
+    ``made_in`` are the milliseconds that it took to make, 0 where nobody measured.
     """
 
     serializer: int
@@ -61,6 +65,7 @@ class Stored(NamedTuple):
     made_at: int
     length: int
     body: memoryview
+    made_in: int = 0
 
 
 class _Signer:
@@ -153,6 +158,8 @@ class Envelope:
             expiry,
             stored.made_at,
             stored.length,
+            min(stored.made_in, _LONGEST_MAKING),
+            0,
         )
         mac = signer.sign(wire_key, header, stored.body)
         return b"".join((header, mac, stored.body))
@@ -161,7 +168,7 @@ class Envelope:
         """Return what was sealed for this key; StoredValueError for anything else."""
         if len(data) < _BODY_AT:
             raise StoredValueError("a stored value is too short to be ours")
-        magic, version, serializer, compressor, key_id, generation, expiry, made_at, length, mac = (
+        magic, version, codec, packer, key_id, generation, expiry, made_at, length, took, _, mac = (
             _SEALED.unpack_from(data)
         )
         signer = self._signers.get(key_id)
@@ -173,13 +180,13 @@ class Envelope:
         expires_at = expiry / 1000 if expiry else None
         if expires_at is not None and now > expires_at + _REPLAY_SECONDS:
             raise StoredValueError("a stored value is older than its expiry")
-        return Stored(serializer, compressor, generation, expires_at, made_at, length, body)
+        return Stored(codec, packer, generation, expires_at, made_at, length, body, took)
 
     def made_at(self, data: bytes | bytearray) -> int | None:
         """Return when a value says that it was made, whoever signed it; None for what is none."""
         if len(data) < _BODY_AT:
             return None
-        magic, version, *_, made_at, _, _ = _SEALED.unpack_from(data)
+        magic, version, *_, made_at, _, _, _, _ = _SEALED.unpack_from(data)
         return int(made_at) if (magic, version) == (_MAGIC, _VERSION) else None
 
     def load(self, stored: Stored) -> Any:

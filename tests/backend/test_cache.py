@@ -454,7 +454,7 @@ def test_touch_never_decodes(make: Make, server: RunningServer) -> None:
     assert cache.touch("k", 1000) is True
     after = stored(server)
     assert after is not None
-    assert after[72:] == before[72:]
+    assert after[80:] == before[80:]
     assert server.requests[-1].ttl_seconds == 1000
 
 

@@ -257,7 +257,7 @@ def test_broken_answers(server: RunningServer, chance: random.Random) -> None:
     forget_endpoint(server.endpoint)
     assert not broken
     assert found == {"right", "default"}
-    assert set(CountingSerializer.loaded) == {stored[72:]}
+    assert set(CountingSerializer.loaded) == {stored[80:]}
 
 
 def values(chance: random.Random, own: bytes, other: bytes) -> Iterator[bytes]:
@@ -304,5 +304,5 @@ def test_what_is_not_broken_is_served(chance: random.Random) -> None:
         cache = build(server.endpoint, server.token, COMPRESSOR=None)
         stored = true_value(cache, server)
         assert cache.get("key") == VALUE
-        assert CountingSerializer.loaded == [stored[72:]]
+        assert CountingSerializer.loaded == [stored[80:]]
         forget_endpoint(server.endpoint)

@@ -147,7 +147,7 @@ UNREADABLE: dict[str, Callable[[bytes, bytes], bytes]] = {
     "head alone": lambda own, other: own[:64],
     "flipped": lambda own, other: own[:70] + bytes([own[70] ^ 1]) + own[71:],
     "of another key": lambda own, other: other,
-    "spliced": lambda own, other: own[:72] + other[72:],
+    "spliced": lambda own, other: own[:80] + other[80:],
 }
 # What each operation says of a value that is not ours: as if there were none.
 ON_UNREADABLE = (

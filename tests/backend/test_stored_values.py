@@ -30,7 +30,7 @@ from django_momento_http.testing import RunningServer, running_server
 CACHE = "default-cache"
 KEY = b":1:k"
 WIRE_KEY = b"OjE6aw"
-HEADER = struct.Struct(">3sBHH4sQQQI")
+HEADER = struct.Struct(">3sBHH4sQQQIII")
 SIGNED = HEADER.size
 BODY = SIGNED + 32
 MINUTE = 60
@@ -53,6 +53,8 @@ class Envelope:
     secret: bytes = b"for tests only"
     magic: bytes = b"DMH"
     version: int = 1
+    made_in_ms: int = 0
+    reserved: int = 0
 
     def sealed(self, cache: str = CACHE, prefix: str = "", wire_key: bytes = WIRE_KEY) -> bytes:
         """Return the bytes, signed by our own reading of the layout."""
@@ -67,6 +69,8 @@ class Envelope:
             self.expires_ms,
             self.made_ms,
             self.length,
+            self.made_in_ms,
+            self.reserved,
         )
         signed = b"".join(
             len(part).to_bytes(4, "big") + part
@@ -156,7 +160,7 @@ def test_the_layout_byte_by_byte(server: RunningServer, make_cache: Make) -> Non
     before = time.time()
     make_cache(CLEAR_MAX_AGE=None, KEY_PREFIX="p", COMPRESSOR=None).set("k", "value", 100)
     data = stored(server, b"p:1:k")
-    magic, version, serializer, compressor, key_id, generation, expiry, made, length = (
+    magic, version, serializer, compressor, key_id, generation, expiry, made, length, *rest = (
         HEADER.unpack(data[:SIGNED])
     )
     body = pickle.dumps("value", 5)
@@ -165,6 +169,7 @@ def test_the_layout_byte_by_byte(server: RunningServer, make_cache: Make) -> Non
     assert int(before * 1000) <= made <= time.time() * 1000
     assert length == len(body)
     assert data[BODY:] == body
+    assert rest == [0, 0]
     ours = Envelope(expires_ms=expiry, made_ms=made, length=length, body=body)
     assert data == ours.sealed(prefix="p", wire_key=b"cDoxOms")
     assert key_id != b"\0\0\0\0"
@@ -176,6 +181,17 @@ def test_what_the_layout_says_is_read(server: RunningServer, cache: MomentoCache
     server.put(CACHE, KEY, Envelope(body=body, length=len(body)).sealed())
     assert cache.get("k") == "value"
     assert cache.ttl("k") is None
+
+
+@pytest.mark.parametrize("field", ["made_in_ms", "reserved"])
+def test_fields_that_say_nothing_to_a_get_are_read_over(
+    server: RunningServer, cache: MomentoCache, field: str
+) -> None:
+    """A value that says how long it took, or more than today's writers do, is a value."""
+    body = pickle.dumps("value", 5)
+    longest: dict[str, Any] = {field: 2**32 - 1}
+    server.put(CACHE, KEY, Envelope(body=body, length=len(body), **longest).sealed())
+    assert cache.get("k") == "value"
 
 
 def test_the_generation_is_in_it(server: RunningServer, make_cache: Make) -> None:
@@ -341,7 +357,7 @@ def test_every_length_counts(
         b"DMH\x01",
         b"DMH\x01" + bytes(68),
         b"DMH\x01" + bytes(5000),
-        bytes(72),
+        bytes(80),
         bytes(5000),
         b"\xff" * 5000,
         pickle.dumps("unsigned"),
@@ -438,7 +454,7 @@ def explosives(path: Path) -> list[bytes]:
         Envelope(body=zipped, length=len(body), compressor=1, secret=b"guessed").sealed(),
         Envelope(body=body, length=len(body), expires_ms=1).sealed(),
         plain.sealed() + b"\0",
-        plain.sealed()[:40] + bytes(24) + body,
+        plain.sealed()[:SIGNED] + bytes(24) + body,
     ]
 
 
