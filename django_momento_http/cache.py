@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from os import getpid
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -21,6 +20,7 @@ from ._conf.frames import EmptiedFrames, empty_frames
 from ._conf.options import improper, read_options
 from ._conf.signing_keys import signing_keys
 from ._interrupts import is_raised_by_signal_handler
+from ._process import known_pid, remember_pid
 from ._store.config import StoreConfig
 from ._store.keys import encode_key
 from ._store.store import Store, shared_store
@@ -313,9 +313,12 @@ class MomentoCache(BaseCache):
 
     @property
     def _store(self) -> Store:
-        if self._shared.pid != getpid():  # closed, or inherited through a fork
-            with EmptiedFrames():  # signers are made anew, with the keys at hand
-                self._shared = self._find_store()
+        shared = self._shared
+        if shared.pid == known_pid[0] or shared.pid == remember_pid():
+            return shared
+        # Closed, or inherited through a fork.
+        with EmptiedFrames():  # signers are made anew, with the keys at hand
+            self._shared = self._find_store()
         return self._shared
 
     def _find_store(self) -> Store:

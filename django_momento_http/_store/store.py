@@ -28,6 +28,8 @@ from .writer import Writer
 K = TypeVar("K")
 
 _UNKNOWN: Any = object()
+# Neither a process's id nor 0, which stands for one that is not known yet.
+_NO_PROCESS = -1
 # The key stays out of it: messages end up in logs.
 _NOT_THERE = "the cache has no such key"
 
@@ -65,7 +67,7 @@ class Store:
 
     def close(self) -> None:
         """Mark this store as left behind; its connections are the client's."""
-        self.pid = 0
+        self.pid = _NO_PROCESS
 
     def stats(self) -> dict[str, object]:
         """Return the counters of this configuration in this process."""

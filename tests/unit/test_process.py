@@ -266,3 +266,50 @@ def test_a_later_process_of_the_same_number_inherits_nothing(
     monkeypatch.setattr(os, "getpid", lambda: mine)
     assert used.get("a") not in [*first, second]
     assert unused.get("a") not in first
+
+
+@pytest.mark.parametrize("fork", FORKS, ids=lambda fork: fork.__name__)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_no_child_takes_its_parents_id_for_its_own(fork: Callable[[], int]) -> None:
+    """What is known of the process id is known no more in a child, nor in a child's child."""
+    mine = process.remember_pid()
+    assert mine == os.getpid()
+
+    def check() -> bool:
+        was_forgotten = process.known_pid[0] == 0
+        is_known = process.remember_pid() == os.getpid() != mine
+        return was_forgotten and is_known and process.known_pid[0] in (0, os.getpid())
+
+    assert in_child(fork, lambda: check() and in_child(fork, check) == 0) == 0
+    assert process.known_pid[0] in (0, mine)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs memory that a fork wipes")
+def test_the_process_id_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux a look at what is known takes no system call."""
+    mine = process.remember_pid()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert process.known_pid[0] == mine
+
+
+class _Page:
+    """Memory of a system that refuses all advice, or takes any and does nothing."""
+
+    def __init__(self, refuses: Callable[[int], bool]) -> None:
+        self._refuses = refuses
+
+    def madvise(self, advice: int) -> None:
+        if self._refuses(advice):
+            raise OSError(22, "Invalid argument")
+
+
+@pytest.mark.parametrize("refuses", [lambda _: True, lambda _: False], ids=["all", "none"])
+def test_the_process_id_is_asked_for_where_no_memory_is_wiped(
+    refuses: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system does not wipe memory in a fork, or only says so, nothing is remembered."""
+    monkeypatch.setattr(process.mmap, "mmap", lambda *_, **__: _Page(refuses))
+    monkeypatch.setattr(process, "known_pid", process._forgotten_by_forks())
+    assert process.remember_pid() == os.getpid()
+    assert process.known_pid[0] == 0
