@@ -92,6 +92,9 @@ def test_usable_endpoint_has_one_normal_form(given: str, endpoint: str) -> None:
         ("https://[fe80::1%25eth0]", "host"),
         ("https://[::1", "form"),
         ("https://::1", "form"),
+        ("https://[::1]example.com", "form"),
+        ("https://[::1]example.com:443", "form"),
+        ("https://example.com[::1]", "form"),
         ("localhost", "full URL"),
         ("localhost:8080", "full URL"),
         ("127.0.0.1:8080", "full URL"),
@@ -174,6 +177,7 @@ def test_usable_proxy_is_kept_with_its_credentials(given: str, proxy: str) -> No
         (f"http://u:{CANARY}@proxy.example:3128/path", "path"),
         (f"http://u:{CANARY} @proxy.example:3128", "whitespace"),
         (f"http://u:{CANARY}@:3128", "host"),
+        (f"http://u:{CANARY}[@proxy.example:3128", "form"),
     ],
 )
 def test_unusable_proxy_is_refused_with_its_reason(given: object, reason: str) -> None:
