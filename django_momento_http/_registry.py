@@ -41,8 +41,12 @@ class Registry(Generic[T]):
         self._names = {code: name for name, (code, _) in built_in.items()}
         self._built: dict[str, Coded[T]] = {}
 
-    def find(self, spec: str) -> Coded[T]:
+    def find(self, spec: object) -> Coded[T]:
         """Return the codec of this name or dotted path; ValueError says why there is none."""
+        if not isinstance(spec, str) or (spec not in self._built_in and "." not in spec):
+            known = ", ".join(map(repr, self._built_in))
+            named = shown(spec, self._built_in)
+            raise ValueError(f"must be one of {known}, or a dotted path to a class, not {named}")
         if spec not in self._built:
             self._built[spec] = self._build(spec)
         return self._built[spec]
@@ -63,12 +67,6 @@ class Registry(Generic[T]):
         if spec in self._built_in:
             code, make = self._built_in[spec]
             return Coded(code, spec, make())
-        if "." not in spec:
-            known = ", ".join(repr(name) for name in self._built_in)
-            raise ValueError(
-                f"must be one of {known}, or a dotted path to a class,"
-                f" not {shown(spec, self._built_in)}"
-            )
         return Coded(FOREIGN | (zlib.crc32(spec.encode()) & 0x7FFF), spec, self._import(spec))
 
     def _import(self, spec: str) -> T:

@@ -9,7 +9,7 @@ import importlib
 import zlib
 from typing import Any, Protocol
 
-from ._registry import Coded, Registry
+from ._registry import Registry
 
 # On a 20 KB page, zlib's level 1 takes a third of level 6's time for a sixth more bytes; a cache
 # reads and writes on the way of a request.
@@ -76,16 +76,6 @@ class ZstdCompressor:
         return _exactly(out, size, complete=reader.eof and not reader.unused_data)
 
 
-_REGISTRY: Registry[Compressor] = Registry(
+REGISTRY: Registry[Compressor] = Registry(
     {"zlib": (1, ZlibCompressor), "zstd": (2, ZstdCompressor)}, ("compress", "decompress")
 )
-
-
-def find(spec: str) -> Coded[Compressor]:
-    """Return the compressor that COMPRESSOR names; ValueError says why there is none."""
-    return _REGISTRY.find(spec)
-
-
-def by_code(code: int, configured: Coded[Compressor] | None) -> Compressor | None:
-    """Return the compressor that wrote a stored value, None when this process does not know it."""
-    return _REGISTRY.by_code(code, configured)

@@ -51,14 +51,9 @@ class JSONSerializer:
         return json.loads(bytes(data))
 
 
-_REGISTRY: Registry[Serializer] = Registry(
+REGISTRY: Registry[Serializer] = Registry(
     {"pickle": (_PICKLE, PickleSerializer), "json": (2, JSONSerializer)}, ("dumps", "loads")
 )
-
-
-def find(spec: str) -> Coded[Serializer]:
-    """Return the serializer that SERIALIZER names; ValueError says why there is none."""
-    return _REGISTRY.find(spec)
 
 
 def by_code(code: int, configured: Coded[Serializer]) -> Serializer:
@@ -72,7 +67,7 @@ def by_code(code: int, configured: Coded[Serializer]) -> Serializer:
         raise StoredValueError(
             'a stored value was written with SERIALIZER "pickle", which this alias does not load'
         )
-    serializer = _REGISTRY.by_code(code, configured)
+    serializer = REGISTRY.by_code(code, configured)
     if serializer is None:
         raise StoredValueError("a stored value was written with an unknown SERIALIZER")
     return serializer

@@ -30,8 +30,8 @@ class RequestsCache(BaseCache):
             CACHE,
             _PREFIX,
             [b"benchmarks"],
-            serializers.find("pickle"),
-            compressors.find("zlib"),
+            serializers.REGISTRY.find("pickle"),
+            compressors.REGISTRY.find("zlib"),
             _COMPRESS_MIN_BYTES,
         )
 

@@ -106,15 +106,13 @@ RULES = (
     Rule(
         "SERIALIZER",
         "pickle",
-        validators.named("'pickle', 'json' or a dotted path to a class", serializers.find),
+        serializers.REGISTRY.find,
         "how values become bytes: 'pickle', 'json' or a dotted path",
     ),
     Rule(
         "COMPRESSOR",
         "zlib",
-        validators.or_none(
-            validators.named("'zlib', 'zstd', a dotted path to a class, or None", compressors.find)
-        ),
+        validators.or_none(compressors.REGISTRY.find),
         "how bytes become fewer: 'zlib', 'zstd', a dotted path, or None",
     ),
     Rule(

@@ -65,17 +65,6 @@ def one_of(meanings: Mapping[str, T]) -> Callable[[object], T]:
     return validate
 
 
-def named(accepted: str, find: Callable[[str], T]) -> Callable[[object], T]:
-    """Return the validator of names that another function knows."""
-
-    def validate(value: object) -> T:
-        if not isinstance(value, str) or not value:
-            raise _refusal(accepted, value)
-        return find(value)
-
-    return validate
-
-
 def secret(value: object) -> str:
     """Validate a text that no message may show."""
     if not isinstance(value, str):

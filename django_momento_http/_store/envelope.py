@@ -218,7 +218,7 @@ class Envelope:
         return _UNCOMPRESSED, payload
 
     def _inflated(self, stored: Stored) -> Any:
-        codec = compressors.by_code(stored.compressor, self._compressor)
+        codec = compressors.REGISTRY.by_code(stored.compressor, self._compressor)
         if codec is None:
             raise StoredValueError("a stored value was written with an unknown COMPRESSOR")
         if stored.length > INFLATED_LIMIT:

@@ -107,4 +107,4 @@ def test_a_pickle_can_be_touched_anywhere(make_cache: Make, bomb: Path) -> None:
 def test_a_code_that_nobody_has(code: int) -> None:
     """What no serializer here wrote is refused as unknown."""
     with pytest.raises(StoredValueError, match="unknown SERIALIZER"):
-        serializers.by_code(code, serializers.find("json"))
+        serializers.by_code(code, serializers.REGISTRY.find("json"))
