@@ -36,6 +36,7 @@ from django.core import checks
 
 from ._conf.credentials import expiry_of
 from ._conf.frames import EmptiedFrames
+from ._diagnostics.advice import CORRECT, NEW_KEY
 from ._diagnostics.aliases import Alias, built, is_misspelt_options, misplaced
 from ._redaction import shown
 
@@ -136,8 +137,7 @@ def _project(now: float, environ: Mapping[str, str]) -> Project:
         if isinstance(found, Alias):
             aliases.append(found)
         else:
-            advice = "Correct this alias; the documentation has a table of all options."
-            broken.append(Finding(name, str(found), advice))
+            broken.append(Finding(name, str(found), CORRECT.format(name)))
     return Project(aliases, broken, list(misplaced()), now, environ)
 
 
@@ -214,8 +214,7 @@ def _token_expired(project: Project) -> Iterator[Finding]:
             yield Finding(
                 alias.name,
                 f"The token expired at {datetime.fromtimestamp(expiry, UTC):%Y-%m-%d %H:%M} UTC.",
-                "Make a new API key in the Momento console; for tokens that expire on purpose,"
-                " set TOKEN to a callable that returns a fresh one.",
+                NEW_KEY,
             )
 
 

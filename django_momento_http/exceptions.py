@@ -34,13 +34,25 @@ __all__ = [
 ]
 
 
-# What to do where the kind says more than the class.
+# What to do, by kind; a kind that is missing here has the advice of its class. In these words it
+# stands in messages and in the log; ``momento_check`` says more where it has found out more.
 _ADVICE = {
+    "access_denied": "Check TOKEN: its region, its expiry and its permissions",
+    "bad_request": "Check MAX_TTL, LOCATION, and the size of the value (5 MB with its key)",
+    "cache_not_found": "Create the cache in the Momento console, or correct LOCATION or REGION",
+    "circuit_open": "Requests resume by themselves",
+    "connect": "Check REGION or ENDPOINT, PROXY, CA_BUNDLE, and this host's way to the service",
+    "connection": "Check the network, ENDPOINT, and what stands between this host and the service",
     "internal": "This is not the network: a time limit of this process, or an error in what"
     " instruments requests; if it is neither, report it",
-    "no_time": "Raise REQUEST_TIMEOUT, or ask for less in one call",
     "no_thread": "Raise the limit of threads that this process may have",
+    "no_time": "Raise REQUEST_TIMEOUT, or ask for less in one call",
     "pool_timeout": "Raise MAX_CONNECTIONS, or let fewer operations run at once",
+    "rate_limited": "Send fewer operations, or ask Momento for a higher limit",
+    "service_failed": "Try again later; if it persists, ask Momento's support",
+    "stored_value": "Check that all hosts share SECRET_KEY (or SIGNING_KEY) and SERIALIZER; another"
+    " site needs a KEY_PREFIX of its own",
+    "timeout": "Check the network, use a cache in a nearer region, or raise REQUEST_TIMEOUT",
     "token": "Check the callable TOKEN: it must return an API key, and in time",
     "unusable": "Check ENDPOINT, and what stands between this host and the service",
 }
@@ -55,15 +67,14 @@ class MomentoError(Exception):
     """
 
     kind: str = "error"
-    advice = ""
     transient = False
 
     def __init__(self, reason: str = "", *, kind: str = "", elapsed: float = 0.0) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.advice = _ADVICE.get(kind) or _ADVICE.get(self.kind, "")
         if kind:
             self.kind = kind
-            self.advice = _ADVICE.get(kind, self.advice)
         self.elapsed = elapsed
         self.subject: str = ""
 
@@ -80,7 +91,6 @@ class TransportError(MomentoError):
     """No usable answer arrived."""
 
     kind = "connection"
-    advice = "Check the network between this host and the service"
     transient = True
 
 
@@ -88,14 +98,12 @@ class ConnectFailed(TransportError):
     """The request was not sent: no connection could be made."""
 
     kind = "connect"
-    advice = "Check REGION or ENDPOINT, PROXY, CA_BUNDLE, and that this host may reach the service"
 
 
 class TimedOut(TransportError):
     """No answer in time; the request may or may not have been applied."""
 
     kind = "timeout"
-    advice = "Check the network, or raise REQUEST_TIMEOUT"
 
 
 class ResponseError(MomentoError):
@@ -114,28 +122,24 @@ class BadRequest(ResponseError):
     """The request was refused as it stands (status 400 or 413), or is too large to be sent."""
 
     kind = "bad_request"
-    advice = "Check the size of the value (5 MB with its key) and MAX_TTL"
 
 
 class AccessDenied(ResponseError):
     """The token is invalid or expired (401), or does not grant this operation (403)."""
 
     kind = "access_denied"
-    advice = "Check TOKEN: its region, its expiry and its permissions"
 
 
 class CacheNotFound(ResponseError):
     """The Momento cache of this name does not exist (404); never a miss."""
 
     kind = "cache_not_found"
-    advice = "Create the cache in the Momento console, or correct LOCATION"
 
 
 class RateLimited(ResponseError):
     """The account's limit of operations is used up (429); ``retry_after`` is in seconds."""
 
     kind = "rate_limited"
-    advice = "Ask Momento for a higher limit, or send fewer operations"
 
     def __init__(self, reason: str = "", *, status: int = 429, retry_after: float = 0.0) -> None:
         super().__init__(reason, status=status)
@@ -146,7 +150,6 @@ class ServiceFailed(ResponseError):
     """The service failed (5xx)."""
 
     kind = "service_failed"
-    advice = "Try again later; if it persists, ask Momento's support"
     transient = True
 
 
@@ -154,11 +157,9 @@ class CircuitOpen(MomentoError):
     """Not attempted: the breaker is open after earlier trouble."""
 
     kind = "circuit_open"
-    advice = "Requests resume by themselves"
 
 
 class StoredValueError(MomentoError):
     """The stored bytes are not ours, not intact, or not for this key."""
 
     kind = "stored_value"
-    advice = "Check that all hosts share SECRET_KEY (or SIGNING_KEY) and SERIALIZER"

@@ -12,9 +12,15 @@ from ..exceptions import AccessDenied, ConnectFailed, MomentoError, ResponseErro
 
 class _Words(NamedTuple):
     cause: str
-    advice: str
+    advice: str = ""  # empty: what the error itself advises
 
 
+# Said by the system checks, too.
+CORRECT = "Correct CACHES[{!r}]; the documentation has a table of all options."
+NEW_KEY = (
+    "Make a new API key in the Momento console; for tokens that expire on purpose, set TOKEN to a"
+    " callable that returns a fresh one."
+)
 # How a certificate is refused in OpenSSL's words, and which of the texts below that means.
 _CERTIFICATES = {
     "self-signed": "tls_authority",
@@ -80,29 +86,15 @@ _WORDS: Mapping[str, _Words] = {
         "Check ENDPOINT; if it is right, something between this host and the service answers in"
         " its place.",
     ),
-    "timeout": _Words(
-        "no whole answer within REQUEST_TIMEOUT ({request_timeout:g} s)",
-        "Check the network; if the service is far away, use a cache in a nearer region or raise"
-        " REQUEST_TIMEOUT.",
-    ),
-    "connection": _Words(
-        "the connection broke ({reason})",
-        "Try again; if it persists, check ENDPOINT and what stands between this host and it.",
-    ),
+    "timeout": _Words("no whole answer within REQUEST_TIMEOUT ({request_timeout:g} s)"),
+    "connection": _Words("the connection broke ({reason})"),
     "unusable": _Words(
         "{reason}",
         "Something other than Momento answers at {endpoint}: check ENDPOINT, and whether a proxy"
         " stands in between.",
     ),
-    "token": _Words(
-        "{reason}",
-        "Call it in manage.py shell; it must return a string, and within REQUEST_TIMEOUT.",
-    ),
-    "token_expired": _Words(
-        "the token was refused (401): it expired at {expiry}",
-        "Make a new API key in the Momento console; for tokens that expire on purpose, set TOKEN"
-        " to a callable that returns a fresh one.",
-    ),
+    "token": _Words("{reason}"),
+    "token_expired": _Words("the token was refused (401): it expired at {expiry}", NEW_KEY),
     "token_refused": _Words(
         "the token was refused (401): it is invalid, expired, or made for another region",
         "Check that TOKEN (or MOMENTO_API_KEY) holds the whole key; a v1 key works at its own"
@@ -113,23 +105,10 @@ _WORDS: Mapping[str, _Words] = {
         "the token may not {verb} (403)",
         "Give the API key permission to {verb} in the cache {location!r}, in the Momento console.",
     ),
-    "cache_not_found": _Words(
-        "there is no cache {location!r} at {endpoint} (404)",
-        "A cache belongs to one region: check REGION, or correct LOCATION, or create the cache in"
-        " the Momento console.",
-    ),
-    "rate_limited": _Words(
-        "the account's limit is used up (429)",
-        "Try again; if it persists, send fewer operations or ask Momento for a higher limit.",
-    ),
-    "service_failed": _Words(
-        "{reason}",
-        "Try again later; if it persists, ask Momento's support.",
-    ),
-    "bad_request": _Words(
-        "{reason}",
-        "Check MAX_TTL, LOCATION and KEY_PREFIX.",
-    ),
+    "cache_not_found": _Words("there is no cache {location!r} at {endpoint} (404)"),
+    "rate_limited": _Words("the account's limit is used up (429)"),
+    "service_failed": _Words("{reason}"),
+    "bad_request": _Words("{reason}"),
     "codec": _Words(
         "a string cannot be stored ({reason})",
         "Correct SERIALIZER or COMPRESSOR.",
@@ -237,7 +216,8 @@ def trouble_of(
     elif _is_no_answer_of_momento(error, is_page=known.is_page):
         kind, reason = "unusable", f"an answer ({_status(error)}) as other web servers give it"
     other = _OTHERS.get(known.spoken, "")
-    return trouble(step, kind, options, reason=reason, expiry=known.expired_at, other=other)
+    found = trouble(step, kind, options, reason=reason, expiry=known.expired_at, other=other)
+    return found if found.advice else found._replace(advice=f"{error.advice}.")
 
 
 def _is_no_answer_of_momento(error: MomentoError, *, is_page: bool) -> bool:

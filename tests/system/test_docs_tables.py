@@ -28,7 +28,7 @@ from django_momento_http._client import client, retry
 from django_momento_http._conf.rules import RULES
 from django_momento_http._store import envelope, owed
 from django_momento_http.cache import MomentoCache
-from django_momento_http.exceptions import TimedOut
+from django_momento_http.exceptions import ConnectFailed, TimedOut
 from django_momento_http.testing import Fault, RunningServer
 from tests.support.documents import (
     CODES,
@@ -301,6 +301,13 @@ def test_the_kinds_of_errors() -> None:
         kind for line in table("kinds")[2:] for kind in re.findall(r"`(\w+)`", line.split("|")[1])
     }
     assert told == given - {"error", "response"}  # of the base classes, which are not raised
+
+
+def test_the_kinds_table_gives_the_advice_of_the_errors() -> None:
+    """What it tells to look at is what the error of that kind, and so the log, advises."""
+    for kinds, _, look_at in rows("kinds"):
+        advice = " ".join(ConnectFailed(kind=kind).advice for kind in quoted(kinds))
+        assert [name for name in quoted(look_at) if name not in advice] == []
 
 
 @about("constants")

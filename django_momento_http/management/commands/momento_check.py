@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from ..._diagnostics.advice import Trouble
+from ..._diagnostics.advice import CORRECT, Trouble
 from ..._diagnostics.aliases import build, is_ours, shown_backend
 from ..._diagnostics.probe import ROUNDS, Report, examine
 
@@ -100,8 +100,7 @@ def _report(alias: str) -> Report:
         problem = str(error)
     else:
         return examine(alias, backend)
-    advice = f"Correct CACHES[{alias!r}]; the documentation has a table of all options."
-    return Report(alias, problems=[Trouble("settings", "settings", problem, advice)])
+    return Report(alias, problems=[Trouble("settings", "settings", problem, CORRECT.format(alias))])
 
 
 def _end(reports: list[Report]) -> None:
