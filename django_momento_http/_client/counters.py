@@ -1,10 +1,17 @@
 """What one client has done in this process, as numbers."""
 
 import threading
-from collections import Counter
+from collections import Counter, deque
+from typing import TypeVar
+
+from .._interrupts import is_raised_by_signal_handler
+
+T = TypeVar("T")
 
 # One operation is billed per started KiB of item moved (service-facts, Limits).
 _BILLED_BYTES = 1024
+# So many notes are added up at once, under the lock, which costs more than ten of them.
+_MOST_NOTES = 512
 
 
 class Counters:
@@ -18,15 +25,15 @@ class Counters:
         self._paid = 0
         self._served = {"hits": 0, "misses": 0, "sets": 0, "deletes": 0}
         self._errors: Counter[str] = Counter()
+        # What is counted most is noted first, by single steps of C code.
+        self._moved: deque[tuple[int, int, int]] = deque()
+        self._given: deque[tuple[str, int]] = deque()
 
     def moved(self, sent: int, received: int, key_size: int) -> None:
         """Count one request that was answered, with the bytes of value it carried each way."""
-        size = max(sent, received)
-        with self._lock:
-            self._requests += 1
-            self._bytes_out += sent
-            self._bytes_in += received
-            self._billed += -(-(size + key_size) // _BILLED_BYTES) if size else 1
+        self._moved.append((sent, received, key_size))
+        if len(self._moved) >= _MOST_NOTES:
+            self._add_up()
 
     def failed(self, kind: str, *, was_sent: bool = True) -> None:
         """Count one operation that came to nothing, by the kind of its error."""
@@ -41,8 +48,9 @@ class Counters:
 
     def served(self, what: str, count: int = 1) -> None:
         """Count what callers were given: ``hits``, ``misses``, ``sets`` or ``deletes``."""
-        with self._lock:
-            self._served[what] += count
+        self._given.append((what, count))
+        if len(self._given) >= _MOST_NOTES:
+            self._add_up()
 
     def paid(self) -> None:
         """Count one write that was owed and is paid."""
@@ -52,6 +60,7 @@ class Counters:
     def snapshot(self) -> dict[str, object]:
         """Return all counts as they stand."""
         with self._lock:
+            self._add_up()
             return {
                 "requests": self._requests,
                 **self._served,
@@ -62,3 +71,25 @@ class Counters:
                 "billed_operations": self._billed,
                 "paid": self._paid,
             }
+
+    def _add_up(self) -> None:
+        with self._lock:
+            while (moved := _next(self._moved)) is not None:
+                sent, received, key_size = moved
+                size = max(sent, received)
+                self._requests += 1
+                self._bytes_out += sent
+                self._bytes_in += received
+                self._billed += -(-(size + key_size) // _BILLED_BYTES) if size else 1
+            while (given := _next(self._given)) is not None:
+                self._served[given[0]] += given[1]
+
+
+def _next(notes: deque[T]) -> T | None:
+    """Take the oldest note; a signal handler of this thread may have taken it meanwhile."""
+    try:
+        return notes.popleft()
+    except IndexError as error:
+        if is_raised_by_signal_handler(error):
+            raise
+        return None

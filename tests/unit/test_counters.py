@@ -1,6 +1,8 @@
 """Counters: what a client did, added up by many threads."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -82,3 +84,40 @@ def test_a_snapshot_does_not_change() -> None:
     before = counters.snapshot()
     counters.failed("timeout")
     assert before["errors"] == {}
+
+
+def test_what_nobody_asks_for_takes_no_memory() -> None:
+    """Counts of a million requests that nobody ever looks at are a few numbers."""
+    counters = Counters()
+    for _ in range(5000):
+        counters.moved(1, 0, 0)
+        counters.served("hits")
+    assert len(counters._moved) + len(counters._given) < 2000
+    counts = counters.snapshot()
+    assert (counts["requests"], counts["hits"]) == (5000, 5000)
+
+
+def test_a_signal_handler_that_looks_while_counts_are_added_up_loses_none() -> None:
+    """What a handler has added up in the middle of it is counted once."""
+    counters = Counters()
+    for _ in range(20):
+        counters.moved(1, 0, 0)
+    left = 30
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_name == "_next":
+            left -= 1
+            if left == 0 or left == 20:
+                sys.settrace(None)
+                counters.snapshot()
+                sys.settrace(trace)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        counts = counters.snapshot()
+    finally:
+        sys.settrace(before)
+    assert counts["requests"] == counts["bytes_out"] == 20
