@@ -5,7 +5,6 @@ It knows keys, versions, timeouts and defaults. What each method does with the s
 ``a*`` methods of ``BaseCache`` bypass a backend's own.
 """
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,12 +21,10 @@ from ._conf.signing_keys import signing_keys
 from ._interrupts import is_raised_by_signal_handler
 from ._process import known_pid, remember_pid
 from ._store.config import StoreConfig
-from ._store.keys import encode_key
+from ._store.keys import LONGEST_PLAIN, encode_key, encode_plain_key
 from ._store.store import Store, shared_store
 
 _UNKNOWN = object()
-# Django's own check has nothing to say of such a key, and costs several times this one.
-_is_plain = re.compile(r"[!-~]{1,250}").fullmatch
 
 
 class MomentoCache(BaseCache):
@@ -287,8 +284,10 @@ class MomentoCache(BaseCache):
             made = self.make_and_validate_key(key, version=version)
         else:
             made = self.make_key(key, version=version)
-            if _is_plain(made) and not self._checks_all_keys:
-                return encode_key(made.encode())
+            if len(made) <= LONGEST_PLAIN and not self._checks_all_keys:
+                wire_key = encode_plain_key(made)
+                if wire_key:
+                    return wire_key
             self.validate_key(made)
         with suppress(UnicodeEncodeError):
             return encode_key(made.encode())

@@ -1,6 +1,14 @@
 """Keys as they stand on the wire: unpadded URL-safe Base64 (HTTP API, key_base64)."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
+
+# Django has nothing to say of such a key, and its own check costs several times this one.
+LONGEST_PLAIN = 250
+_is_plain = re.compile(rf"[!-~]{{1,{LONGEST_PLAIN}}}").fullmatch
+# How many are remembered: at most 3 MB, and far less with usual keys.
+_REMEMBERED = 4096
 
 
 def encode_key(key: bytes) -> str:
@@ -11,3 +19,12 @@ def encode_key(key: bytes) -> str:
 def decode_key(key: str) -> bytes:
     """Return the key that stands so on the wire."""
     return urlsafe_b64decode(key + "=" * (-len(key) % 4))
+
+
+@lru_cache(_REMEMBERED)
+def encode_plain_key(made: str) -> str:
+    """Return a made key as it stands on the wire, "" for one that Django may have to say of.
+
+    Do not ask for longer ones than ``LONGEST_PLAIN``: all that was asked for is kept for a while.
+    """
+    return encode_key(made.encode()) if _is_plain(made) else ""

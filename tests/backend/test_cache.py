@@ -18,6 +18,7 @@ from django.core.cache import CacheKeyWarning, InvalidCacheKey, cache, caches, c
 from django.core.cache.backends.base import BaseCache
 
 from django_momento_http import server as server_module
+from django_momento_http._store.keys import encode_plain_key
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import BadRequest
 from django_momento_http.testing import Fault, RunningServer, running_server
@@ -662,6 +663,25 @@ def test_keys_that_memcached_would_refuse(
         cache.set(key, 1)
     with pytest.warns(CacheKeyWarning):
         getattr(cache, method)(key, *arguments)
+
+
+def test_a_key_is_warned_of_each_time(make: Make) -> None:
+    """That a key was used before, and is remembered, makes no warning vanish."""
+    cache = make()
+    for _ in range(3):
+        with pytest.warns(CacheKeyWarning):
+            cache.get("with space")
+
+
+def test_no_long_key_is_remembered(make: Make) -> None:
+    """Keys of any length cost no memory once they were used."""
+    cache = make()
+    before = encode_plain_key.cache_info().currsize
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheKeyWarning)
+        for number in range(10):
+            cache.get(f"{number}" + "x" * 1000)
+    assert encode_plain_key.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(
