@@ -51,7 +51,9 @@ def remember_pid() -> int:
     return pid
 
 
-_REGISTRIES: "weakref.WeakSet[PerProcess[Any, Any]]" = weakref.WeakSet()
+# Weak references without callbacks in Python: those run wherever the collector does, and what a
+# signal handler raises inside of one is lost.
+_REGISTRIES: "set[weakref.ref[PerProcess[Any, Any]]]" = set()
 
 
 class _Kept(Generic[K, V]):
@@ -60,7 +62,35 @@ class _Kept(Generic[K, V]):
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.recent: dict[K, V] = {}  # the last used last
-        self.held: weakref.WeakValueDictionary[K, V] = weakref.WeakValueDictionary()
+        self.held: dict[K, weakref.ref[V]] = {}
+        self.sweep_at = 2 * RECENT  # entries of ``held``, some of which may be of what is no more
+
+    def find(self, key: K) -> V | None:
+        """Return what is held under a key."""
+        reference = self.held.get(key)
+        return None if reference is None else reference()
+
+    def alive(self) -> dict[K, V]:
+        """Return all that there are."""
+        held = {key: reference() for key, reference in list(self.held.items())}
+        return {key: value for key, value in held.items() if value is not None} | self.recent
+
+    def hold(self, key: K, value: V) -> None:
+        """Let a value be found as long as somebody holds it."""
+        if self.find(key) is value:
+            return
+        self.held[key] = weakref.ref(value)
+        if len(self.held) > self.sweep_at:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        for key, reference in list(self.held.items()):
+            if reference() is None:
+                replaced = self.held.pop(key, reference)
+                if replaced is not reference:
+                    # A signal handler in this thread came first.
+                    self.held.setdefault(key, replaced)
+        self.sweep_at = max(2 * RECENT, 2 * len(self.held))
 
 
 class PerProcess(Generic[K, V]):
@@ -82,7 +112,7 @@ class PerProcess(Generic[K, V]):
         self._discard = discard
         self._recent = recent
         self._kept: dict[int, _Kept[K, V]] = {}
-        _REGISTRIES.add(self)
+        _REGISTRIES.add(weakref.ref(self, _REGISTRIES.discard))
 
     def get(self, key: K) -> V:
         """Return this process's value for the key, made when first asked for."""
@@ -92,7 +122,7 @@ class PerProcess(Generic[K, V]):
             return value
         with kept.lock:
             if value is None:
-                value = kept.held.get(key)
+                value = kept.find(key)
             if value is None:
                 value = self._made(kept, key)
             if self._recent is not None:
@@ -105,15 +135,16 @@ class PerProcess(Generic[K, V]):
         if kept is None:
             return []
         with kept.lock:
-            return list({**kept.held, **kept.recent}.items())
+            return list(kept.alive().items())
 
     def drop(self, is_over: Callable[[K], bool]) -> None:
         """Put away the values whose keys are over."""
         kept = self._kept.get(os.getpid()) or self._begin()
         with kept.lock:
-            over: dict[K, V] = {}
-            for values in (kept.held, kept.recent):
-                over |= {key: values.pop(key) for key in list(values) if is_over(key)}
+            over = {key: value for key, value in kept.alive().items() if is_over(key)}
+            for key in over:
+                kept.held.pop(key, None)
+                kept.recent.pop(key, None)
         for value in over.values():
             self._discard(value)
 
@@ -122,7 +153,7 @@ class PerProcess(Generic[K, V]):
         for pid in list(self._kept):
             inherited = self._kept.pop(pid, None) if pid != but else None
             if inherited is not None:
-                for value in {**inherited.held, **inherited.recent}.values():
+                for value in inherited.alive().values():
                     self._discard(value)
 
     def _begin(self) -> _Kept[K, V]:
@@ -130,7 +161,7 @@ class PerProcess(Generic[K, V]):
         # Of several threads one is first.
         kept = self._kept.setdefault(pid, _Kept())
         # All of them, so that a later process of an earlier one's number finds nothing of that.
-        for registry in list(_REGISTRIES):
+        for registry in _registries():
             registry.forget(but=pid)
         return kept
 
@@ -143,21 +174,25 @@ class PerProcess(Generic[K, V]):
         return value
 
     def _keep(self, kept: _Kept[K, V], key: K, value: V) -> None:
-        if key not in kept.held:
-            kept.held[key] = value
+        kept.hold(key, value)
         kept.recent.pop(key, None)
         kept.recent[key] = value
         while len(kept.recent) > (self._recent or 0):
             del kept.recent[list(kept.recent)[0]]  # noqa: RUF015 - one step, whatever interrupts
 
 
+def _registries() -> "list[PerProcess[Any, Any]]":
+    found = [reference() for reference in list(_REGISTRIES)]
+    return [registry for registry in found if registry is not None]
+
+
 def _after_fork_in_child() -> None:
-    for registry in list(_REGISTRIES):
+    for registry in _registries():
         registry.forget()
 
 
 def _at_exit() -> None:
-    for registry in list(_REGISTRIES):
+    for registry in _registries():
         registry.drop(lambda _: True)
 
 

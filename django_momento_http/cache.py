@@ -73,55 +73,54 @@ class MomentoCache(BaseCache):
     # Reading
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        store = self._store
-        return store.runner.run(store.get(self._wire_key(key, version), default))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return store.runner.run(lambda: store.get(wire_key, default))
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        store = self._store
-        return await store.runner.arun(store.get(self._wire_key(key, version), default))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return await store.runner.arun(lambda: store.get(wire_key, default))
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        store = self._store
-        return store.runner.run(store.get_many(self._wire_keys(keys, version)))
+        store, wire_keys = self._store, self._wire_keys(keys, version)
+        return store.runner.run(lambda: store.get_many(wire_keys))
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        store = self._store
-        return await store.runner.arun(store.get_many(self._wire_keys(keys, version)))
+        store, wire_keys = self._store, self._wire_keys(keys, version)
+        return await store.runner.arun(lambda: store.get_many(wire_keys))
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        store = self._store
-        return store.runner.run(store.has_key(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return store.runner.run(lambda: store.has_key(wire_key))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        store = self._store
-        return await store.runner.arun(store.has_key(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return await store.runner.arun(lambda: store.has_key(wire_key))
 
     def ttl(self, key: Any, version: int | None = None) -> float | None:
         """Return the seconds left, None for no expiry, 0 when the key is absent; one request."""
-        store = self._store
-        return store.runner.run(store.ttl(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return store.runner.run(lambda: store.ttl(wire_key))
 
     async def attl(self, key: Any, version: int | None = None) -> float | None:
         """See ttl()."""
-        store = self._store
-        return await store.runner.arun(store.ttl(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return await store.runner.arun(lambda: store.ttl(wire_key))
 
     # Writing
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        store.runner.run(store.set(wire_key, store.dumps(value), self._seconds(timeout)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        payload, seconds = store.dumps(value), self._seconds(timeout)
+        store.runner.run(lambda: store.set(wire_key, payload, seconds))
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        payload = await self._dumps(value)
-        await store.runner.arun(store.set(wire_key, payload, self._seconds(timeout)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        payload, seconds = await self._dumps(value), self._seconds(timeout)
+        await store.runner.arun(lambda: store.set(wire_key, payload, seconds))
 
     def set_many(
         self,
@@ -132,7 +131,8 @@ class MomentoCache(BaseCache):
         store = self._store
         names = self._wire_keys(data, version)
         payloads = {wire_key: store.dumps(data[key]) for wire_key, key in names.items()}
-        failed = store.runner.run(store.set_many(payloads, self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        failed = store.runner.run(lambda: store.set_many(payloads, seconds))
         return [names[wire_key] for wire_key in failed]
 
     async def aset_many(
@@ -144,31 +144,31 @@ class MomentoCache(BaseCache):
         store = self._store
         names = self._wire_keys(data, version)
         payloads = {wire_key: await self._dumps(data[key]) for wire_key, key in names.items()}
-        failed = await store.runner.arun(store.set_many(payloads, self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        failed = await store.runner.arun(lambda: store.set_many(payloads, seconds))
         return [names[wire_key] for wire_key in failed]
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        return store.runner.run(store.add(wire_key, store.dumps(value), self._seconds(timeout)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        payload, seconds = store.dumps(value), self._seconds(timeout)
+        return store.runner.run(lambda: store.add(wire_key, payload, seconds))
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        payload = await self._dumps(value)
-        return await store.runner.arun(store.add(wire_key, payload, self._seconds(timeout)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        payload, seconds = await self._dumps(value), self._seconds(timeout)
+        return await store.runner.arun(lambda: store.add(wire_key, payload, seconds))
 
     def get_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        value = store.runner.run(store.lookup(wire_key, self._missing_key, _UNKNOWN))
-        if value is not self._missing_key and value is not _UNKNOWN:
+        store, wire_key = self._store, self._wire_key(key, version)
+        missing = self._missing_key
+        value = store.runner.run(lambda: store.lookup(wire_key, missing, _UNKNOWN))
+        if value is not missing and value is not _UNKNOWN:
             return value
         generation = store.generation
         made = default() if callable(default) else default
@@ -176,16 +176,17 @@ class MomentoCache(BaseCache):
         if value is _UNKNOWN:
             return made
         payload, seconds = store.dumps(made), self._seconds(timeout)
-        plan = store.get_or_add(wire_key, made, payload, seconds, generation)
-        return store.runner.run(plan)
+        return store.runner.run(
+            lambda: store.get_or_add(wire_key, made, payload, seconds, generation)
+        )
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        store = self._store
-        wire_key = self._wire_key(key, version)
-        value = await store.runner.arun(store.lookup(wire_key, self._missing_key, _UNKNOWN))
-        if value is not self._missing_key and value is not _UNKNOWN:
+        store, wire_key = self._store, self._wire_key(key, version)
+        missing = self._missing_key
+        value = await store.runner.arun(lambda: store.lookup(wire_key, missing, _UNKNOWN))
+        if value is not missing and value is not _UNKNOWN:
             return value
         generation = store.generation
         made = default() if callable(default) else default
@@ -194,28 +195,28 @@ class MomentoCache(BaseCache):
             return made
         payload, seconds = await self._dumps(made), self._seconds(timeout)
         return await store.runner.arun(
-            store.get_or_add(wire_key, made, payload, seconds, generation)
+            lambda: store.get_or_add(wire_key, made, payload, seconds, generation)
         )
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store
-        return store.runner.run(store.touch(self._wire_key(key, version), self._seconds(timeout)))
+        wire_key, seconds = self._wire_key(key, version), self._seconds(timeout)
+        return store.runner.run(lambda: store.touch(wire_key, seconds))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         store = self._store
-        return await store.runner.arun(
-            store.touch(self._wire_key(key, version), self._seconds(timeout))
-        )
+        wire_key, seconds = self._wire_key(key, version), self._seconds(timeout)
+        return await store.runner.arun(lambda: store.touch(wire_key, seconds))
 
     def incr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        store = self._store
-        return store.runner.run(store.incr(self._wire_key(key, version), delta))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return store.runner.run(lambda: store.incr(wire_key, delta))
 
     async def aincr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
-        store = self._store
-        return await store.runner.arun(store.incr(self._wire_key(key, version), delta))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return await store.runner.arun(lambda: store.incr(wire_key, delta))
 
     def decr(self, key: Any, delta: Any = 1, version: int | None = None) -> Any:
         return self.incr(key, -delta, version)
@@ -226,15 +227,15 @@ class MomentoCache(BaseCache):
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         store = self._store
         old = self.version if version is None else version
-        store.runner.run(store.move(self._wire_key(key, old), self._wire_key(key, old + delta)))
+        there, to = self._wire_key(key, old), self._wire_key(key, old + delta)
+        store.runner.run(lambda: store.move(there, to))
         return old + delta
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         store = self._store
         old = self.version if version is None else version
-        await store.runner.arun(
-            store.move(self._wire_key(key, old), self._wire_key(key, old + delta))
-        )
+        there, to = self._wire_key(key, old), self._wire_key(key, old + delta)
+        await store.runner.arun(lambda: store.move(there, to))
         return old + delta
 
     def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -244,28 +245,28 @@ class MomentoCache(BaseCache):
         return await self.aincr_version(key, -delta, version)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
-        store = self._store
-        return store.runner.run(store.delete(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return store.runner.run(lambda: store.delete(wire_key))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
-        store = self._store
-        return await store.runner.arun(store.delete(self._wire_key(key, version)))
+        store, wire_key = self._store, self._wire_key(key, version)
+        return await store.runner.arun(lambda: store.delete(wire_key))
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        store = self._store
-        store.runner.run(store.delete_many(self._wire_keys(keys, version)))
+        store, wire_keys = self._store, self._wire_keys(keys, version)
+        store.runner.run(lambda: store.delete_many(wire_keys))
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        store = self._store
-        await store.runner.arun(store.delete_many(self._wire_keys(keys, version)))
+        store, wire_keys = self._store, self._wire_keys(keys, version)
+        await store.runner.arun(lambda: store.delete_many(wire_keys))
 
     def clear(self) -> None:
         store = self._store
-        store.runner.run(store.clear())
+        store.runner.run(store.clear)
 
     async def aclear(self) -> None:
         store = self._store
-        await store.runner.arun(store.clear())
+        await store.runner.arun(store.clear)
 
     def close(self, **_: Any) -> None:
         """Keep the connections: Django calls this after every request."""

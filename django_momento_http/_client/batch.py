@@ -4,8 +4,7 @@ It knows how operations are admitted and settled, and nothing of what the bytes 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from .._http.messages import Request, Result
@@ -45,18 +44,22 @@ class Batch:
         """
         self._waiting.append((asked, deadline, tag))
 
-    def outcomes(self) -> Iterator[list[tuple[Any, Outcome]]]:
+    def outcomes(self) -> Generator[list[tuple[Any, Outcome]], None, None]:
         """Yield lists of (tag, outcome) as they come, until nothing is under way."""
         self._since = self._clock()
         try:
             while self._waiting or self._again or self._settled:
                 multiplexer = self._client.multiplexer(self._next)
                 self._postpone = multiplexer.postpone
-                # Not left to its finalizer, where what a signal handler raises is lost.
-                with closing(multiplexer.results()) as lists:
+                lists = multiplexer.results()
+                try:
                     for results in lists:
                         self._settle(results)
                         yield from self._drain()
+                finally:
+                    # Not left to its finalizer, where what a signal handler raises is lost; nor to
+                    # ``closing``, which may be interrupted before it has closed it.
+                    lists.close()
                 yield from self._drain()
         finally:
             self._postpone = _nothing  # the other refers to this

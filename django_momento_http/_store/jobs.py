@@ -20,13 +20,15 @@ _LONG_AGO = float("-inf")
 
 
 class Job:
-    """One plan that a task awaits."""
+    """One plan that a task awaits; it is made where it is carried out."""
 
     __slots__ = (
         "_context",
         "_error",
         "_future",
+        "_is_left",
         "_is_list",
+        "_make",
         "_plan",
         "_result",
         "asked_at",
@@ -37,13 +39,14 @@ class Job:
         "waiting",
     )
 
-    def __init__(self, plan: Plan[Any], waiting: "Waiting", asked_at: float) -> None:
-        self._plan = plan
+    def __init__(self, make: Callable[[], Plan[Any]], waiting: "Waiting", asked_at: float) -> None:
+        self._make = make
+        self._plan: Plan[Any] | None = None
         self.waiting = waiting
         self.asked_at = self.began = self.deadline = asked_at
         self._context: Context = copy_context()
         self.expected = -1  # the plan has not begun
-        self._is_list = False
+        self._is_list = self._is_left = False
         self._error: BaseException | None = None
         self.outcomes: list[tuple[int, Any]] = []
         self._future: asyncio.Future[Any] = waiting.loop.create_future()
@@ -60,15 +63,11 @@ class Job:
     @property
     def is_over(self) -> bool:
         """Whether its task no longer waits for it."""
-        return self._future.done()
+        return self._is_left or self._future.done()
 
-    def cancel(self) -> None:
-        """Take note that its task no longer waits for it."""
-        self._future.cancel()
-
-    def close(self) -> None:
-        """Let the plan go, which has not begun."""
-        self._plan.close()
+    def leave(self) -> None:
+        """Take note that its task no longer waits for it; the loop may be closed."""
+        self._is_left = True
 
     def advance(self) -> Sequence[Asked] | None:
         """Send the outcomes in; return what the plan asks for next, None when it has ended."""
@@ -78,10 +77,11 @@ class Job:
         if self.expected >= 0:
             sent = outcomes if self._is_list else outcomes[0][1]
         try:
+            plan = self._plan = self._plan or self._make()
             if error is None:
-                asked = self._context.run(self._plan.send, sent)
+                asked = self._context.run(plan.send, sent)
             else:
-                asked = self._context.run(self._plan.throw, error)
+                asked = self._context.run(plan.throw, error)
         except StopIteration as done:
             self._result = done.value, None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
@@ -107,18 +107,21 @@ class Job:
         """End with this error, unless it has ended."""
         if self._result is None:
             self._result = None, error
-            self._plan.close()
+            if self._plan is not None:
+                self._plan.close()
 
-    def run(self, carry_out: Callable[[Plan[Any], float], Any], waited: float) -> None:
+    def run(
+        self, carry_out: Callable[[Callable[[], Plan[Any]], float], Any], waited: float
+    ) -> None:
         """Carry the whole plan out; so many seconds were waited already."""
         try:
-            self._result = self._context.run(carry_out, self._plan, waited), None
+            self._result = self._context.run(carry_out, self._make, waited), None
         except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
             self._result = None, error
 
     def wake(self) -> None:
         """Hand the result, if there is one, to the task, in its loop's thread."""
-        if self._result is None or self._future.done():
+        if self._result is None or self.is_over:
             return
         result, error = self._result
         if error is not None:

@@ -7,7 +7,7 @@ charged to its time, nor to another's. It knows how plans are driven, not what t
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from .._client.batch import Batch
 from .._client.client import MomentoClient
-from .._client.operation import Asked, Operation, Outcomes, Plan, Together
+from .._client.operation import Asked, Operation, Plan, Together
+from .._client.responses import Outcome
 from .._interrupts import is_raised_by_signal_handler
 from ..exceptions import MomentoError, TransportError
 from .jobs import Job, Waiting
@@ -43,17 +44,27 @@ class Runner:
         self._queue: deque[Job] = deque()
         self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
 
-    def run(self, plan: Plan[T], waited: float = 0.0) -> T:
-        """Carry the plan out and return its result; so many seconds were waited already."""
+    def run(self, make: Callable[[], Plan[T]], waited: float = 0.0) -> T:
+        """Carry out the plan that is made, and return its result; ``waited`` seconds are gone.
+
+        It is made here, one step before it starts, and is closed here. Of a coroutine that is left
+        to its finalizer Python runs code there, and loses what a signal handler raises inside.
+        """
         client, clock = self._client, self._clock
         request_timeout = client.deadline(1, 0.0)
+        plan = make()
         try:
             asked = plan.send(None)
             while True:
                 if isinstance(asked, Together) and len(asked) != 1:
                     request_timeout = max(request_timeout, client.deadline(_count(asked), 0.0))
                     batch = Batch(client)
-                    asked = plan.send(_outcomes(batch, asked, clock() - waited + request_timeout))
+                    deadline = clock() - waited + request_timeout
+                    outcomes = _outcomes(batch, asked, deadline)
+                    try:
+                        asked = plan.send(outcomes)
+                    finally:
+                        outcomes.close()
                     waited += batch.waited
                     continue
                 try:
@@ -68,27 +79,26 @@ class Runner:
         except StopIteration as done:
             result: T = done.value
             return result
-
-    async def arun(self, plan: Plan[T]) -> T:
-        """Carry the plan out in a worker thread and return its result."""
-        try:
-            workers = self._ready_workers()
         except BaseException:
             plan.close()
             raise
+
+    async def arun(self, make: Callable[[], Plan[T]]) -> T:
+        """Carry out the plan that is made, in a worker thread, and return its result."""
+        workers = self._ready_workers()
         if workers is None:
-            return self._refuse(plan)
+            return self._refuse(make)
         if workers.is_before_fork:
-            return copy_context().run(self.run, plan)
+            return copy_context().run(self.run, make)
         loop = asyncio.get_running_loop()
         waiting = self._waiting.get(loop) or self._begin_to_wait(loop, workers)
-        job = Job(plan, waiting, self._clock())
+        job = Job(make, waiting, self._clock())
         try:
             self._queue.append(job)
             waiting.add(job)
             result: T = await job
         except BaseException:
-            job.cancel()
+            job.leave()
             raise
         finally:
             waiting.jobs.discard(job)
@@ -113,8 +123,9 @@ class Runner:
         waiting = Waiting(loop, workers, self._work, self._clock)
         return self._waiting.setdefault(loop, waiting)
 
-    def _refuse(self, plan: Plan[T]) -> T:
+    def _refuse(self, make: Callable[[], Plan[T]]) -> T:
         """Carry the plan out with nobody to ask."""
+        plan = make()
         try:
             asked = plan.send(None)
             while True:
@@ -125,6 +136,9 @@ class Runner:
         except StopIteration as done:
             result: T = done.value
             return result
+        except BaseException:
+            plan.close()
+            raise
 
     def _no_thread(self) -> MomentoError:
         error = TransportError("no thread could be started", kind="no_thread")
@@ -150,9 +164,7 @@ class Runner:
             while True:
                 job = self._queue.popleft()
                 job.began = job.deadline = max(job.asked_at, since)
-                if job.is_over:
-                    job.close()
-                else:
+                if not job.is_over:
                     jobs.append(job)
         return jobs
 
@@ -205,8 +217,14 @@ def _count(operations: Sequence[Asked]) -> int:
     return 1
 
 
-def _outcomes(batch: Batch, operations: Sequence[Asked], deadline: float) -> Outcomes:
+def _outcomes(
+    batch: Batch, operations: Sequence[Asked], deadline: float
+) -> Generator[tuple[int, Outcome], None, None]:
     for index, operation in enumerate(operations):
         batch.add(operation, deadline, index)
-    for outcomes in batch.outcomes():
-        yield from outcomes
+    lists = batch.outcomes()
+    try:
+        for outcomes in lists:
+            yield from outcomes
+    finally:
+        lists.close()

@@ -54,7 +54,7 @@ class Workers:
         # Since when no thread was idle and none could be started.
         self._full_since: float | None = None
         self._numbers = itertools.count(1)
-        self._tasks: weakref.WeakValueDictionary[bytes, Task] = weakref.WeakValueDictionary()
+        self._tasks: dict[bytes, weakref.ref[Task]] = {}
         self._heard, self._told = socket.socketpair()
         self._is_closed = False
         self._uwsgi: Any = sys.modules.get("uwsgi")  # there in all processes of that server
@@ -68,7 +68,8 @@ class Workers:
         It is one step in C: whatever a signal handler raises, it has happened or it has not.
         """
         number = next(self._numbers).to_bytes(_SIZE)
-        self._tasks[number] = task
+        # All C code: of a callback in Python, what a signal handler raises inside of it is lost.
+        self._tasks[number] = weakref.ref(task, partial(self._tasks.pop, number))
         return partial(self._told.send, number)
 
     @property
@@ -127,7 +128,8 @@ class Workers:
                 if not number:
                     break
                 self._see_to_a_successor()
-                task = self._tasks.get(number)
+                reference = self._tasks.get(number)
+                task = None if reference is None else reference()
                 if task is not None:
                     task.carry_out(since)
                 del task  # or it would be referred to as long as this thread is idle

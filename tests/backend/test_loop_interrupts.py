@@ -31,10 +31,6 @@ FILES = {module.__file__ for module in (jobs, runner, workers)}
 Make = Callable[..., Any]
 
 
-# Of a plan that was interrupted before it began.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-
-
 class TimeIsUp(Exception):
     """What a time limit raises."""
 

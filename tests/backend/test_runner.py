@@ -152,7 +152,12 @@ async def slow_to_pack(clock: Clock, *keys: str, note: Callable[[], object] = in
     return [found[number] for number in range(len(keys))]
 
 
-def within(seconds: float, *plans: Any, runner: Runner, is_gathered: bool = True) -> list[Any]:
+get_it = partial(get, KEY)
+
+
+def within(
+    seconds: float, *plans: Callable[[], Any], runner: Runner, is_gathered: bool = True
+) -> list[Any]:
     """Carry the plans out in one turn of a fresh loop; exceptions stand in their results' place."""
 
     async def main() -> list[Any]:
@@ -166,7 +171,7 @@ def within(seconds: float, *plans: Any, runner: Runner, is_gathered: bool = True
 @pytest.mark.parametrize(
     ("plan", "result"),
     [
-        (lambda: get(KEY), [b"value"]),
+        (get_it, [b"value"]),
         (lambda: get(KEY, "bm9uZQ", KEY), [b"value", None, b"value"]),
         (lambda: in_turn(KEY, "bm9uZQ", KEY), [b"value", None, b"value"]),
         (lambda: asks_for_nothing(0), "done"),
@@ -179,10 +184,10 @@ def test_a_plan_gives_the_same_result_in_either_world(
 ) -> None:
     """A plan is written once, for threads and for tasks, alone or among others."""
     if is_sync:
-        assert runner.run(plan()) == result
+        assert runner.run(plan) == result
         return
-    assert within(5, plan(), runner=runner) == [result]
-    assert within(5, plan(), get(KEY), plan(), runner=runner) == [result, [b"value"], result]
+    assert within(5, plan, runner=runner) == [result]
+    assert within(5, plan, get_it, plan, runner=runner) == [result, [b"value"], result]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
@@ -192,10 +197,10 @@ def test_a_plan_s_error_is_its_own_caller_s(
 ) -> None:
     """What one plan raises reaches its caller and nobody else."""
     with pytest.raises(type(error)):
-        runner.run(fails_at(stage, error))
-    found = within(5, get(KEY), fails_at(stage, error), get(KEY), runner=runner)
+        runner.run(lambda: fails_at(stage, error))
+    found = within(5, get_it, lambda: fails_at(stage, error), get_it, runner=runner)
     assert found == [[b"value"], error, [b"value"]]
-    assert within(5, fails_at(stage, error), runner=runner) == [error]
+    assert within(5, lambda: fails_at(stage, error), runner=runner) == [error]
 
 
 def test_tasks_of_one_turn_are_under_way_together(
@@ -213,7 +218,7 @@ def test_tasks_of_one_turn_are_under_way_together(
     monkeypatch.setattr(Runner, "_carry_out", count)
     server.inject(Fault(delay=0.1, times=None))
     began = time.monotonic()
-    found = within(5, *(get(KEY) for _ in range(100)), runner=runner)
+    found = within(5, *[get_it] * 100, runner=runner)
     assert time.monotonic() - began < 1.0
     assert found == [[None]] * 100
     assert bursts == [100]
@@ -228,7 +233,7 @@ def test_turns_go_side_by_side(make: Callable[..., Runner], server: RunningServe
         order = []
 
         async def one(name: str, key: str) -> None:
-            await runner.arun(get(key))
+            await runner.arun(lambda: get(key))
             order.append(name)
 
         slow = asyncio.create_task(one("slow", KEY))
@@ -253,7 +258,7 @@ def test_many_tasks_are_woken_a_few_at_a_time(runner: Runner) -> None:
                 turn += 1
 
         async def one() -> int:
-            await runner.arun(asks_for_nothing(0))
+            await runner.arun(lambda: asks_for_nothing(0))
             return turn
 
         counting = asyncio.create_task(count())
@@ -277,7 +282,7 @@ def test_each_plan_runs_in_its_task_s_context(runner: Runner) -> None:
 
     async def one(value: str) -> tuple[str, str]:
         marker.set(value)
-        return await runner.arun(plan()), marker.get()
+        return await runner.arun(plan), marker.get()
 
     async def main() -> list[tuple[str, str]]:
         return await asyncio.gather(*(asyncio.create_task(one(str(n))) for n in range(20)))
@@ -297,8 +302,8 @@ def test_cancelled_tasks_leave_the_others_alone(
 
     async def main() -> list[Any]:
         asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
-        doomed = [asyncio.create_task(runner.arun(get(KEY))) for _ in range(count)]
-        kept = [asyncio.create_task(runner.arun(get(KEY))) for _ in range(3)]
+        doomed = [asyncio.create_task(runner.arun(get_it)) for _ in range(count)]
+        kept = [asyncio.create_task(runner.arun(get_it)) for _ in range(3)]
         await asyncio.sleep(0.05)
         for task in doomed:
             task.cancel()
@@ -321,13 +326,13 @@ def test_a_closed_loop_is_nobody_s_trouble(
     server.put("default-cache", b"key", b"value")
     server.inject(Fault(delay=0.3, times=None))
     loop = asyncio.new_event_loop()
-    abandoned = loop.create_task(runner.arun(get(KEY)))
+    abandoned = loop.create_task(runner.arun(get_it))
     loop.run_until_complete(asyncio.sleep(0.05))
     abandoned.cancel()
     loop.run_until_complete(asyncio.gather(abandoned, return_exceptions=True))
     loop.close()
     for _ in range(2):
-        assert within(5, get(KEY), get(KEY), runner=runner) == [[b"value"]] * 2
+        assert within(5, get_it, get_it, runner=runner) == [[b"value"]] * 2
 
 
 def test_a_loop_that_stops_before_its_turn_ends_does_not_block_the_next(
@@ -337,14 +342,14 @@ def test_a_loop_that_stops_before_its_turn_ends_does_not_block_the_next(
     runner = make(server.endpoint)
     server.put("default-cache", b"key", b"value")
     loop = asyncio.new_event_loop()
-    plan = runner.arun(get(KEY))
+    plan = runner.arun(get_it)
     task = loop.create_task(plan)
     loop.call_soon(loop.stop)
     loop.run_forever()  # the task has begun; what ends its turn has not run
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
-    assert within(5, get(KEY), runner=runner) == [[b"value"]]
+    assert within(5, get_it, runner=runner) == [[b"value"]]
 
 
 def test_loops_of_many_threads_share_a_runner(
@@ -358,7 +363,7 @@ def test_loops_of_many_threads_share_a_runner(
 
     def serve(number: int) -> None:
         key = base64.urlsafe_b64encode(b"k%02d" % number).decode()
-        found[number] = within(10, *(get(key) for _ in range(20)), runner=runner)
+        found[number] = within(10, *[partial(get, key)] * 20, runner=runner)
 
     threads = [threading.Thread(target=serve, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -374,7 +379,7 @@ def test_trouble_is_an_outcome_and_comes_in_time(count: int, make: Callable[...,
     with scripted(after_request(Peer.stall)) as server:
         runner = make(server.endpoint, REQUEST_TIMEOUT=0.3)
         began = time.monotonic()
-        found = within(5, *(get(KEY) for _ in range(count)), runner=runner)
+        found = within(5, *[get_it] * count, runner=runner)
         assert time.monotonic() - began < 0.3 + 0.15
         assert all(isinstance(outcome, MomentoError) for [outcome] in found)
 
@@ -403,9 +408,9 @@ def test_computing_is_not_charged_to_a_plan_s_own_time(
     server.put("default-cache", b"key", b"value")
     runner = make(server.endpoint, clock, MAX_CONNECTIONS=2)
     if is_sync:
-        assert runner.run(plan(clock)) == result
+        assert runner.run(lambda: plan(clock)) == result
     else:
-        assert within(10, plan(clock), runner=runner) == [result]
+        assert within(10, lambda: plan(clock), runner=runner) == [result]
 
 
 @pytest.mark.parametrize(("plan", "result"), SLOW, ids=["load", "in turn", "pack"])
@@ -419,8 +424,8 @@ def test_computing_is_not_charged_to_other_tasks(
     """A value that takes long to load or to pack makes nobody else's operation fail."""
     server.put("default-cache", b"key", b"value")
     runner = make(server.endpoint, clock, MAX_CONNECTIONS=4)
-    others = [get(KEY) for _ in range(40)]
-    slow, *found = within(10, plan(clock), *others, runner=runner)
+    others = [get_it] * 40
+    slow, *found = within(10, lambda: plan(clock), *others, runner=runner)
     assert slow == result
     assert found == [[b"value"]] * 40
 
@@ -433,7 +438,7 @@ def test_a_long_turn_is_not_charged(
     runner = make(server.endpoint, clock)
 
     async def one() -> Any:
-        found = asyncio.ensure_future(runner.arun(get(KEY)))
+        found = asyncio.ensure_future(runner.arun(get_it))
         await asyncio.sleep(0)
         clock.compute(LONG)
         return await found
@@ -451,7 +456,7 @@ def test_what_is_packed_is_sent_before_the_next_is_packed(
     runner = make(server.endpoint, clock, MAX_CONNECTIONS=2)
     arrived: list[int] = []
     keys = [f"a{number}" for number in range(8)]
-    plan = slow_to_pack(clock, *keys, note=lambda: arrived.append(len(server.requests)))
+    plan = partial(slow_to_pack, clock, *keys, note=lambda: arrived.append(len(server.requests)))
     assert runner.run(plan) == [None] * 8
     assert arrived == sorted(arrived)
     assert arrived[-1] >= 6
@@ -463,7 +468,7 @@ def test_connections_are_opened_while_values_are_packed(
     """The time to connect, handshake and all, is not used up by packing either."""
     with scripted(answer(reply(204, b"")), tls=server_context()) as server:
         runner = make(server.endpoint, clock, CA_BUNDLE=bundle(tmp_path), CONNECT_TIMEOUT=2.0)
-        assert runner.run(slow_to_pack(clock, "a0", "a1", "a2")) == [None] * 3
+        assert runner.run(lambda: slow_to_pack(clock, "a0", "a1", "a2")) == [None] * 3
 
 
 def test_computing_is_no_part_of_what_an_error_cost(
@@ -481,8 +486,8 @@ def test_computing_is_no_part_of_what_an_error_cost(
             clock.compute(LONG)
         return costs
 
-    [ours] = runner.run(plan())[1:]
-    [[_, tasks]] = within(5, plan(), runner=runner)
+    [ours] = runner.run(plan)[1:]
+    [[_, tasks]] = within(5, plan, runner=runner)
     assert 0 < ours < LONG
     assert 0 < tasks < LONG
 
@@ -505,10 +510,10 @@ def test_what_cannot_be_packed_is_raised_in_the_plan(
             return await get(KEY)
 
     if is_sync:
-        assert runner.run(plan()) == [b"value"]
+        assert runner.run(plan) == [b"value"]
     else:
-        assert within(5, plan(), runner=runner) == [[b"value"]]
-        assert within(5, plan(), get(KEY), runner=runner) == [[b"value"]] * 2
+        assert within(5, plan, runner=runner) == [[b"value"]]
+        assert within(5, plan, get_it, runner=runner) == [[b"value"]] * 2
 
 
 def test_what_is_made_late_is_made_in_the_task_s_context(runner: Runner) -> None:
@@ -524,7 +529,7 @@ def test_what_is_made_late_is_made_in_the_task_s_context(runner: Runner) -> None
 
     async def one(value: str) -> int:
         marker.set(value)
-        return await runner.arun(plan())
+        return await runner.arun(plan)
 
     async def main() -> list[int]:
         return await asyncio.gather(*(asyncio.create_task(one(name)) for name in "ab"))
@@ -548,7 +553,7 @@ def test_an_operation_beside_others_lengthens_no_deadline(
         with scripted(after_request(Peer.stall)) as server:
             runner = make(server.endpoint, REQUEST_TIMEOUT=0.3, MAX_CONNECTIONS=connections)
             began = time.monotonic()
-            found = runner.run(plan()) if is_sync else within(5, plan(), runner=runner)[0]
+            found = runner.run(plan) if is_sync else within(5, plan, runner=runner)[0]
             assert len(found) == count + 1
             assert all(isinstance(outcome, MomentoError) for _, outcome in found)
             return time.monotonic() - began - 0.3
@@ -576,7 +581,7 @@ def test_a_later_step_has_what_is_left_of_a_many_call_s_time(
 
     with scripted(slow_then_quick) as server:
         runner = make(server.endpoint, clock, REQUEST_TIMEOUT=2.0, MAX_CONNECTIONS=1)
-        found = runner.run(plan()) if is_sync else within(5, plan(), runner=runner)[0]
+        found = runner.run(plan) if is_sync else within(5, plan, runner=runner)[0]
         assert found == b"last"
 
 
@@ -590,9 +595,9 @@ def test_a_defect_below_is_the_tasks_error_and_not_their_end(
 
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "outcomes", broken)
-        found = within(1, get(KEY), get(KEY), runner=runner)
+        found = within(1, get_it, get_it, runner=runner)
         assert [type(one) for one in found] == [ZeroDivisionError] * 2
-    assert within(5, get(KEY), get(KEY), runner=runner) == [[b"value"]] * 2
+    assert within(5, get_it, get_it, runner=runner) == [[b"value"]] * 2
 
 
 def test_an_interrupted_plan_leaves_the_runner_usable(
@@ -613,9 +618,9 @@ def test_an_interrupted_plan_leaves_the_runner_usable(
         with monkeypatch.context() as patch:
             patch.setattr(Connection, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
-                runner.run(get(*keys))
+                runner.run(partial(get, *keys))
         assert open_in(transport.pool) == set(transport.pool._idle)
-        assert runner.run(get(*keys)) == [b"value"] * len(keys)
+        assert runner.run(partial(get, *keys)) == [b"value"] * len(keys)
 
 
 EXIT = """

@@ -35,3 +35,10 @@ def test_a_handler_may_use_the_cache(options: Options) -> None:
     assert report["more_descriptors"] <= 16
     assert report["more_threads"] == 0
     assert report["blocks_each"] < 2
+
+
+def test_the_collector_runs_no_code_for_what_was_interrupted(options: Options) -> None:
+    """Wherever a call is interrupted, nothing is left to finalizers, where limits would be lost."""
+    report = report_of("collected", **options(CLEAR_MAX_AGE=10))
+    assert report["run"] == []
+    assert report["interrupts"] > 1000

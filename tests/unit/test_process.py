@@ -254,7 +254,7 @@ def test_a_later_process_of_the_same_number_inherits_nothing(
 ) -> None:
     """Numbers come again: a grandchild may have that of a process whose values it inherited."""
     # Those of the process itself are to stay as they are.
-    monkeypatch.setattr(process, "_REGISTRIES", weakref.WeakSet())
+    monkeypatch.setattr(process, "_REGISTRIES", set())
     discarded: list[Value] = []
     used = PerProcess(lambda _: Value(), discarded.append)
     unused = PerProcess(lambda _: Value(), discarded.append)
