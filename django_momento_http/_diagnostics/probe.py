@@ -1,14 +1,13 @@
 """Whether one alias can write, read and delete, and how long each part of that takes.
 
 Its connections are its own and each is new, because the process's breaker and idle connections
-would hide what it is to find. What went wrong is put in words by ``diagnosis``.
+would hide what it is to find. What went wrong is put in words by ``advice``.
 """
 
 import secrets
-import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,10 +20,7 @@ from .._client.responses import Outcome, outcome_of
 from .._client.tokens import TokenSource
 from .._conf.credentials import expiry_of
 from .._conf.frames import EmptiedFrames
-from .._http.connection import Connection, Route
 from .._http.messages import Response
-from .._http.resolver import Resolver
-from .._http.stream import Address, IOSteps, T
 from .._http.transport import Origin, Transport
 from .._interrupts import is_raised_by_signal_handler
 from .._store.envelope import Stored
@@ -94,6 +90,7 @@ class _Examination:
         self._ttl = min(_TTL, self._options.max_ttl or _TTL)
         self._token = ""
         self._misses = 0
+        self._opening = _Opening(clock)
         self.report = Report(alias, self._options.shown_location, self._options.endpoint)
 
     def run(self) -> None:
@@ -132,7 +129,7 @@ class _Examination:
             return False
         return True
 
-    def _new_transport(self) -> "_ColdTransport":
+    def _new_transport(self) -> Transport:
         options = self._options
         origin = Origin(
             options.endpoint,
@@ -141,11 +138,11 @@ class _Examination:
             options.proxy,
             options.ca_bundle,
         )
-        return _ColdTransport(origin, self._clock)
+        return Transport(origin, self._clock, self._opening.note)
 
     # Requests
 
-    def _go_round(self, transport: "_ColdTransport", stored: Stored) -> None:
+    def _go_round(self, transport: Transport, stored: Stored) -> None:
         body = self._envelope.seal(self._key, stored)
         operations = {
             "set": Operation.set(self._key, body, self._ttl),
@@ -175,9 +172,9 @@ class _Examination:
         except StoredValueError:
             self._warn("marker", "marker_altered")
 
-    def _ask(self, transport: "_ColdTransport", step: str, operation: Operation) -> Outcome:
+    def _ask(self, transport: Transport, step: str, operation: Operation) -> Outcome:
         """Carry one operation out; what fails becomes part of the report."""
-        transport.opening.clear()
+        self._opening.seconds.clear()
         began = self._clock()
         attempt = self._client.attempt(operation, self._client.deadline(1, began))
         attempt.authorization = self._token
@@ -188,7 +185,7 @@ class _Examination:
         if isinstance(answer, Response):
             self._compare_clocks(answer.headers)
             is_page = b"html" in answer.headers.get(b"content-type", b"").lower()
-        times = dict(transport.opening)
+        times = dict(self._opening.seconds)
         if isinstance(outcome, MomentoError):
             self._fail_by(step, outcome, is_page=is_page)
         else:
@@ -252,51 +249,20 @@ class _Examination:
         self.report.warnings.append(trouble(step, kind, self._options, **facts))
 
 
-class _TimedConnection(Connection):
-    """A connection that notes how long each part of opening it took."""
+class _Opening:
+    """How many seconds each step of opening a connection took, the last that was opened."""
 
-    __slots__ = ("_opening",)
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = 0.0
+        self.seconds: dict[str, float] = {}
 
-    def __init__(
-        self,
-        route: Route,
-        resolver: Resolver,
-        clock: Callable[[], float],
-        opening: dict[str, float],
-    ) -> None:
-        super().__init__(route, resolver, clock)
-        self._opening = opening
-
-    def _look_up(self) -> IOSteps[Sequence[Address]]:
-        return self._timed("lookup", super()._look_up())
-
-    def _reach(self, addresses: Sequence[Address]) -> IOSteps[Address]:
-        return self._timed("connect", super()._reach(addresses))
-
-    def _open_tunnel(self) -> IOSteps[None]:
-        return self._timed("tunnel", super()._open_tunnel())
-
-    def _start_tls(
-        self, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
-    ) -> IOSteps[None]:
-        return self._timed("tls", super()._start_tls(context, host, session))
-
-    def _timed(self, name: str, steps: IOSteps[T]) -> IOSteps[T]:
-        began = self.clock()
-        result = yield from steps
-        self._opening[name] = self.clock() - began
-        return result
-
-
-class _ColdTransport(Transport):
-    """A transport whose connections resume no TLS session; ``opening`` has the last one's times."""
-
-    def __init__(self, origin: Origin, clock: Callable[[], float]) -> None:
-        super().__init__(origin, clock)
-        self.opening: dict[str, float] = {}
-
-    def _connection(self) -> Connection:
-        return _TimedConnection(self._route, self._resolver, self._clock, self.opening)
+    def note(self, step: str) -> None:
+        """Count the time since the step before; with "begin" it begins."""
+        now = self._clock()
+        if step != "begin":
+            self.seconds[step] = now - self._since
+        self._since = now
 
 
 def _seconds_of(date: bytes) -> float | None:

@@ -68,6 +68,7 @@ class Connection(Stream):
     """A socket that is opened by its first request and may be used again after a whole response."""
 
     __slots__ = (
+        "_note",
         "_parser",
         "_remember_session",
         "_resolver",
@@ -85,8 +86,10 @@ class Connection(Stream):
         clock: Callable[[], float],
         session: ssl.SSLSession | None = None,
         remember_session: Callable[[ssl.SSLSession], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,  # told of each step of opening
     ) -> None:
         super().__init__(clock)
+        self._note = note
         self._route = route
         self._resolver = resolver
         self._session = session
@@ -144,14 +147,19 @@ class Connection(Stream):
 
     def _open(self, deadline: float) -> IOSteps[None]:
         self.until = self._limit = min(deadline, self.clock() + self._route.connect_timeout)
-        address: Address | None = None
+        note, address = self._note, None
+        note("begin")
         try:
             addresses = yield from self._look_up()
+            note("lookup")
             address = yield from self._reach(addresses)
+            note("connect")
             if self._route.tunnel:
                 yield from self._open_tunnel()
+                note("tunnel")
             if self._route.tls is not None:
                 yield from self._start_tls(self._route.tls, self._route.host, self._session)
+                note("tls")
                 if not self._sock.session_reused:
                     # The server no longer knows the old one: keep the new.
                     self._session = None
@@ -221,8 +229,7 @@ class Connection(Stream):
         heard = 0
 
         def is_answered(data: bytes) -> bool:
-            # An answer that comes before the end of the request is its refusal; interim ones are
-            # not.
+            # A final answer that comes before the request has been sent refuses it.
             nonlocal heard
             heard += len(data)
             parser.feed(data)

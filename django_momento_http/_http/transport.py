@@ -38,8 +38,15 @@ class Origin:
 class Transport:
     """The way to one origin, shared by a process's threads."""
 
-    def __init__(self, origin: Origin, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        clock: Callable[[], float] = time.monotonic,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        """With ``note``, it is told how connections open, and none resumes a TLS session."""
         self._clock = clock
+        self._note = note
         self._route = _route(origin)
         # Only the origin: a path holds the key, and instrumentation records URLs.
         self._url = origin.endpoint
@@ -116,6 +123,8 @@ class Transport:
         return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock)
 
     def _connection(self) -> Connection:
+        if self._note is not None:
+            return Connection(self._route, self._resolver, self._clock, note=self._note)
         return Connection(self._route, self._resolver, self._clock, self._tls_session, self._keep)
 
     def _keep(self, session: ssl.SSLSession) -> None:
