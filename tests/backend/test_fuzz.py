@@ -1,4 +1,4 @@
-"""Ten thousand broken answers and ten thousand broken values: nothing escapes, nothing is loaded.
+"""Thousands of broken answers and of broken values: nothing escapes, nothing is loaded.
 
 All chance comes from one seed, which is printed when a test fails; FUZZ_SEED repeats a run.
 """
@@ -24,9 +24,10 @@ from django_momento_http.exceptions import MomentoError
 from django_momento_http.serializers import PickleSerializer
 from django_momento_http.testing import RunningServer, running_server
 from tests.support.scripted import Peer, reply, scripted
+from tests.support.sizes import sized
 
-ANSWERS = 10_000
-VALUES = 10_000
+ANSWERS = sized(3_000, 10_000)
+VALUES = sized(3_000, 10_000)
 BATCH = 100
 CACHE = "default-cache"
 KEY = ":1:key"

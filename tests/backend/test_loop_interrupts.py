@@ -1,13 +1,11 @@
 """Exceptions that signal handlers raise in an event loop's thread: one task's, and no other's end.
 
-Only where this package's code runs: an interrupt within asyncio's own may lose any callback. The
-time for real signals is ``INTERRUPT_SECONDS``, by default one second for each exception.
+Only where this package's code runs: an interrupt within asyncio's own may lose any callback.
 """
 
 import asyncio
 import gc
 import itertools
-import os
 import random
 import signal
 import sys
@@ -21,8 +19,12 @@ import pytest
 
 import django_momento_http
 from django_momento_http._store import jobs, runner, workers
+from tests.support.sizes import sized
 
-SECONDS = float(os.environ.get("INTERRUPT_SECONDS", "1"))
+# Of real signals, for each exception.
+SECONDS = sized(0.4, 20.0)
+# One line in so many is tried, another each time.
+STEP = sized(3, 1)
 PATIENCE = 20
 TASKS = 50
 PACKAGE = str(Path(django_momento_http.__file__).parent)
@@ -113,7 +115,7 @@ def test_wherever_an_interrupt_comes_it_ends_one_task_at_most(
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*(one(number) for number in range(3)))
 
-    for step in itertools.count():
+    for step in itertools.count(random.randrange(STEP), STEP):
         with a_loop() as loop:
             with interrupted_at(step, error) as left:
                 found = finish(loop, all_of_them())

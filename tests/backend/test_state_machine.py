@@ -5,13 +5,11 @@ them has two aliases of it. While nothing is wrong the cache equals the model. I
 holds, for each key, every state that it may be in: what the cache then returns is the default or a
 value of one of those, and an operation that reports success leaves just one of them.
 
-HYPOTHESIS_PROFILE chooses how much is tried: ``ci`` (the default, 80 sequences of 30 steps) or
-``nightly`` (500 of 50). A failure prints the code that repeats it.
+A failure prints the code that repeats it.
 """
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -37,6 +35,7 @@ from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer, running_server
 from tests.support.between import between_read_and_write
 from tests.support.markers import marker_key
+from tests.support.sizes import sized
 from tests.support.state_model import (
     ABSENT,
     SPOILT,
@@ -65,10 +64,7 @@ _COMMON: dict[str, Any] = {
     "print_blob": True,
     "suppress_health_check": list(HealthCheck),
 }
-PROFILES = {
-    "ci": settings(max_examples=80, stateful_step_count=30, **_COMMON),
-    "nightly": settings(max_examples=500, stateful_step_count=50, **_COMMON),
-}
+SETTINGS = settings(max_examples=sized(60, 500), stateful_step_count=sized(30, 50), **_COMMON)
 
 
 MARKER = marker_key()
@@ -650,11 +646,10 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@pytest.mark.parametrize("profile", [os.environ.get("HYPOTHESIS_PROFILE", "ci")])
-def test_the_cache_equals_its_model(profile: str) -> None:
+def test_the_cache_equals_its_model() -> None:
     """Whatever happens in whatever order, what is returned may be what was stored, or nothing."""
     with quiet():
-        run_state_machine_as_test(CacheMachine, settings=PROFILES[profile])
+        run_state_machine_as_test(CacheMachine, settings=SETTINGS)
 
 
 @pytest.mark.parametrize("mode", ["miss", "raise"])

@@ -1,10 +1,8 @@
 """Interrupts: whatever a signal handler raises, wherever it strikes, comes out and costs nothing.
 
-The places where it may strike are gone through one by one; INTERRUPTS, an environment variable,
-says how many random moments are tried besides.
+The places where it may strike are gone through, and some random moments besides.
 """
 
-import os
 import signal
 import threading
 import time
@@ -52,13 +50,16 @@ from tests.support.scripted import (
     transport_to,
     tunnel,
 )
+from tests.support.sizes import sized
 
 # A connection that is dropped in the middle is closed without a word of ours; CPython says so.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals and timers"),
 ]
-INTERRUPTS = int(os.environ.get("INTERRUPTS", "300"))
+INTERRUPTS = sized(100, 20_000)
+# One place in so many is tried.
+STEP = sized(4, 1)
 TOKEN = "a-secret-token"
 LOGIN = "user:hunter2"
 LARGE = bytes(300_000)
@@ -213,7 +214,7 @@ def test_an_interrupt_at_any_place_comes_out_and_loses_nothing(name: str, tmp_pa
     """It is what was raised; no slot is lost, even while it is kept; no frame shows a secret."""
     scene = SCENES[name]
     with played(scene, tmp_path) as transport:
-        for error in at_every_place(lambda: scene.operation(transport)):
+        for error in at_every_place(lambda: scene.operation(transport), step=STEP):
             assert not shown(error)
             if name in KEPT:
                 del error
@@ -237,7 +238,7 @@ def test_its_class_makes_no_difference(
     """Handlers raise what they like, also what sockets, parsers and resolvers raise."""
     scene = SCENES[name]
     with played(scene, tmp_path) as transport:
-        for error in at_every_place(lambda: scene.operation(transport), kind):
+        for error in at_every_place(lambda: scene.operation(transport), kind, STEP):
             del error
             assert lost(transport.pool) == 0
         scene.operation(transport)
@@ -303,7 +304,7 @@ def test_an_interrupt_while_another_hands_over_a_connection_loses_nothing(tmp_pa
             get(transport)
 
         try:
-            for error in at_every_place(wait_and_get):
+            for error in at_every_place(wait_and_get, step=STEP):
                 del error
                 assert lost(pool) - len(lent) <= 0
         finally:
@@ -328,7 +329,7 @@ def test_a_handler_that_uses_the_cache_is_served_wherever_it_strikes(
             get(transport)
             get_many(transport)
 
-        assert inside_every_place(lambda: scene.operation(transport), inner) > 50
+        assert inside_every_place(lambda: scene.operation(transport), inner, STEP) > 50
         assert lost(transport.pool) == 0
 
 
@@ -347,7 +348,7 @@ def test_a_handler_is_told_when_what_it_interrupts_has_the_only_connection(
                 assert found.body == b"/y"
 
         kinds: set[str] = set()
-        inside_every_place(lambda: operation(transport), inner)
+        inside_every_place(lambda: operation(transport), inner, STEP)
         assert kinds <= {"pool_timeout", "timeout", "connect_timeout"}
         assert "pool_timeout" in kinds
         assert lost(transport.pool) == 0

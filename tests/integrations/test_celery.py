@@ -1,7 +1,6 @@
 """Celery: a real worker that forks, and results kept in the cache by django-celery-results."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from django.core.cache import cache
 
 from django_momento_http.exceptions import ServiceFailed
 from django_momento_http.testing import RunningServer
+from tests.support.sizes import sized
 
 from .conftest import Project
 
@@ -21,9 +21,8 @@ celery = pytest.importorskip("celery", reason=NEEDS)
 pytest.importorskip("django_celery_results", reason=NEEDS)
 
 PATIENCE = 10
-IS_FULL = os.environ.get("PROOF") == "full"
 # At full size about one in a thousand is still lost on its way, which this shows.
-INTERRUPTS = 5000 if IS_FULL else 20
+INTERRUPTS = sized(20, 5000)
 
 SETTINGS = """
 import json, os
@@ -177,7 +176,7 @@ def ask(app: Any, name: str, *arguments: object) -> Any:
 
 def answer(result: Any) -> Any:
     """Wait for what a task returns."""
-    return result.get(timeout=30 * PATIENCE if IS_FULL else PATIENCE, interval=0.02)
+    return result.get(timeout=sized(PATIENCE, 30 * PATIENCE), interval=0.02)
 
 
 def test_a_worker_that_forks(worker: int, app: Any) -> None:

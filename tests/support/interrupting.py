@@ -2,7 +2,8 @@
 
 Python runs the handler of a signal where a function begins and where a call of C code has returned.
 A profile function is called there too, so it can raise the signal at each of these places in turn:
-every run of the same operation is interrupted one place later, until one is not interrupted.
+every run of the same operation is interrupted one place later, until one is not interrupted. With a
+``step`` only one place in so many is tried, others each time.
 """
 
 import gc
@@ -94,14 +95,14 @@ def forget_the_interrupted() -> None:
 
 
 def at_every_place(
-    operation: Callable[[], object], kind: type[BaseException] = TimeIsUp
+    operation: Callable[[], object], kind: type[BaseException] = TimeIsUp, step: int = 1
 ) -> Iterator[BaseException]:
     """Yield what came out of the operation, interrupted one place later each time.
 
     It must be what the handler raised, as it was raised.
     """
     with interrupts(kind) as handler:
-        for place in range(_PLACES):
+        for place in range(random.randrange(step), _PLACES, step):
             found = [_interrupted(operation, place, handler)]
             if found == [None]:
                 return
@@ -126,14 +127,16 @@ def _interrupted(
         del found  # or this frame and what it caught would keep each other
 
 
-def inside_every_place(operation: Callable[[], object], inner: Callable[[], object]) -> int:
+def inside_every_place(
+    operation: Callable[[], object], inner: Callable[[], object], step: int = 1
+) -> int:
     """Run the inner in a signal handler, one place later each time, and return how many there were.
 
     What either raises comes out.
     """
     before = signal.signal(signal.SIGUSR1, lambda *_: inner())
     try:
-        for place in range(_PLACES):
+        for place in range(random.randrange(step), _PLACES, step):
             profile = _Profile(place)
             sys.setprofile(profile)
             try:

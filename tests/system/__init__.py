@@ -1,6 +1,5 @@
 """Proofs in hostile surroundings: interrupts, kills, frozen processes, restarts, outages, clocks.
 
 What may go wrong for good runs in a process of its own, from ``programs/``, and reports what it
-saw. Each proof has a size that takes seconds; ``PROOF=full python -m pytest tests/system`` runs all
-of them at full size, which takes about half an hour.
+saw. Each proof has a size that takes seconds; with ``PROOF=full`` all of them take half an hour.
 """

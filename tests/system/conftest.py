@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.sizes import sized
 
-from .harness import sized
 from .programs.common import CONNECTIONS, SLOW
 
 Options = Callable[..., dict[str, Any]]

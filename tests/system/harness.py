@@ -18,14 +18,8 @@ from typing import Any
 from django_momento_http.testing import RunningServer
 
 ROOT = Path(__file__).parent.parent.parent
-FULL = os.environ.get("PROOF") == "full"
 # Beyond the program's own: it says where it hangs before it is ended from outside.
 _GRACE = 20.0
-
-
-def sized(small: int, full: int) -> int:
-    """Return how much is tried: the second with PROOF=full."""
-    return full if FULL else small
 
 
 class Program:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from django_momento_http.testing import RunningServer
+from tests.support.sizes import sized
 
-from .harness import sized
 from .hosts import Host
 
 SKEW = 60.0

@@ -12,8 +12,9 @@ import pytest
 
 from django_momento_http import server as server_module
 from django_momento_http.testing import RunningServer
+from tests.support.sizes import sized
 
-from .harness import FULL, Program, sized, started
+from .harness import FULL, Program, started
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.sizes import sized
+
 from .conftest import Options
-from .harness import report_of, sized
+from .harness import report_of
 
 NEEDS = "needs {0}: pip install 'django-momento-http[integrations]'"
 

@@ -4,8 +4,10 @@ import signal
 
 import pytest
 
+from tests.support.sizes import sized
+
 from .conftest import Options
-from .harness import report_of, sized
+from .harness import report_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
 
@@ -16,7 +18,7 @@ WORKERS = 32
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_what_a_handler_raises_comes_out_and_leaves_all_whole(kind: str, options: Options) -> None:
     """Every exception arrives as it is; no slot, value, task or secret is lost to it."""
-    report = report_of("interrupts", kind, sized(1500, 20_000), 1, **options())
+    report = report_of("interrupts", kind, sized(500, 20_000), 1, **options())
     assert report["strays"] == report["lost"] == report["wrong"] == report["hangs"] == []
     assert report["seen"] == {}
     assert report["slots"] == report["connections"]
@@ -29,7 +31,7 @@ def test_a_handler_may_use_the_cache(options: Options) -> None:
     """Whatever call it interrupts, both get what is theirs, and neither waits for the other."""
     # Enough for the main thread's calls and the handler's beside them.
     many = options(MAX_CONNECTIONS=16, CLEAR_MAX_AGE=10)
-    report = report_of("handlers", sized(1000, 20_000), 1, **many)
+    report = report_of("handlers", sized(500, 20_000), 1, **many)
     assert report["wrong"] == []
     assert report["slots"] == report["connections"]
     assert report["more_descriptors"] <= 16

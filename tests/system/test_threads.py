@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from django_momento_http.testing import RunningServer
+from tests.support.sizes import sized
 
-from .harness import sized, started
+from .harness import started
 
 PATIENCE = 30.0
 

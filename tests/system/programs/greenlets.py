@@ -14,7 +14,7 @@ from typing import Any
 
 from django.core.cache import caches
 
-from .common import CONNECTIONS, Lines, Size, is_of, say, set_up, slots_that_work, value_of
+from .common import CONNECTIONS, Lines, Size, is_of, say, set_up, what_stays, value_of
 # ruff: isort: on
 
 KEYS = [f"key-{number}" for number in range(16)]
@@ -103,11 +103,7 @@ def report(trial: Trial, lines: Lines) -> None:
         calls=trial.calls,
         wrong=trial.wrong[:20],
         strays=trial.strays[:20],
-        slots=slots_that_work(),
-        connections=CONNECTIONS,
-        more_descriptors=late.descriptors - warm.descriptors,
-        more_threads=late.threads - warm.threads,
-        blocks_each=(late.blocks - warm.blocks) / max(1, trial.count // 2),
+        **what_stays(warm, late, trial.count // 2),
         lines=lines.lines[:10],
         stats=caches["default"].stats(),
     )

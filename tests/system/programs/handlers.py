@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.cache import caches
 
-from .common import CONNECTIONS, Size, is_of, say, set_up, slots_that_work, value_of
+from .common import Size, is_of, say, set_up, value_of, what_stays
 
 KEYS = [f"key-{number}" for number in range(3)]
 LONGEST = 0.002  # seconds until an alarm rings: a few operations
@@ -131,11 +131,7 @@ def main() -> None:
         rung=handler.rung,
         calls=work.calls,
         wrong=(handler.wrong + work.wrong)[:20],
-        slots=slots_that_work(),
-        connections=CONNECTIONS,
-        more_descriptors=late.descriptors - warm.descriptors,
-        more_threads=late.threads - warm.threads,
-        blocks_each=(late.blocks - warm.blocks) / max(1, count // 2),
+        **what_stays(warm, late, count // 2),
         lines=lines.lines[:10],
     )
 

@@ -21,7 +21,7 @@ from django.core.cache import caches
 
 from tests.support.canary import seen_in
 
-from .common import CONNECTIONS, Size, is_of, say, set_up, slots_that_work, value_of
+from .common import Size, is_of, say, set_up, value_of, what_stays
 
 KEYS = [f"key-{number}" for number in range(8)]
 COUNTERS = [f"counter-{number}" for number in range(4)]
@@ -306,11 +306,7 @@ def main() -> None:
         hangs=trial.hangs,
         wrong=trial.work.wrong[:20],
         seen=dict(trial.seen),
-        slots=slots_that_work(),
-        connections=CONNECTIONS,
-        more_descriptors=late.descriptors - warm.descriptors,
-        more_threads=late.threads - warm.threads,
-        blocks_each=(late.blocks - warm.blocks) / max(1, count // 2),
+        **what_stays(warm, late, count // 2),
         lines=lines.lines[:10],
         stats=trial.work.cache.stats(),
     )
