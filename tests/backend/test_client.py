@@ -27,6 +27,7 @@ from django_momento_http.exceptions import (
     TransportError,
 )
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.clocks import Clock
 from tests.support.scripted import (
     GRACE,
     Peer,
@@ -412,16 +413,6 @@ def test_keys_of_one_call_that_time_out_together_lose_one_deadline(make: Make) -
 
 
 # Our own shortage, and a process that stood still
-
-
-class Clock:
-    """The client's clock, which moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Debts and signal handlers: whatever one raises, or does to the same cache, at whatever point."""
 
 import dis
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -16,14 +15,15 @@ from django_momento_http._store import payments as dues
 from django_momento_http._store.debts import Ledger
 from django_momento_http._store.generation import Generation
 from django_momento_http._store.owed import Owed
-from tests.backend.test_owed import Payer
+from tests.support.owing import Payer
+from tests.support.sizes import sized
 
 FILES = {module.__file__ for module in (debts, dues, owed, generation)}
 # After these CPython looks whether a signal has come.
 CALLS = ("CALL", "RESUME", "JUMP_BACKWARD")
 NEVER_AGAIN = 10_000
-# One point in so many is tried, another each time; 1 tries all.
-STEP = int(os.environ.get("OWED_INTERRUPTS_STEP", "8"))
+# One point in so many is tried, another each time.
+STEP = sized(8, 1)
 
 
 class Interrupted(BaseException):

@@ -10,7 +10,7 @@ import pytest
 from django_momento_http._store.owed import Ledger, Owed
 from django_momento_http._store.store import Store
 from django_momento_http.testing import Fault, RunningServer
-from tests.backend.test_owed import CACHE, DOWN, KEY, Payer, Process, at_the_service, owed, sent
+from tests.support.owing import CACHE, DOWN, KEY, Payer, Process, at_the_service, owed, sent
 
 Make = Callable[..., Any]
 K = "OjE6aw"  # b":1:k" on the wire

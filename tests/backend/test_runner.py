@@ -26,6 +26,7 @@ from django_momento_http._store.runner import Runner
 from django_momento_http._store.workers import Workers
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer, running_server
+from tests.support.clocks import ClockAhead
 from tests.support.scripted import (
     GRACE,
     Peer,
@@ -45,24 +46,10 @@ LONG = 30.0
 marker: ContextVar[str] = ContextVar("marker", default="unset")
 
 
-class Clock:
-    """The monotonic clock, and what computing adds to it without taking time."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.ahead
-
-    def compute(self, seconds: float) -> None:
-        """Take so long, as unpickling or compressing a large value does."""
-        self.ahead += seconds
-
-
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> ClockAhead:
     """The clock of the runners of a test that computes."""
-    return Clock()
+    return ClockAhead()
 
 
 @pytest.fixture
@@ -70,7 +57,7 @@ def make() -> Iterator[Callable[..., Runner]]:
     """A function that makes a runner of an endpoint."""
     made: list[Any] = []
 
-    def runner_of(endpoint: str, clock: Clock | None = None, **options: Any) -> Runner:
+    def runner_of(endpoint: str, clock: ClockAhead | None = None, **options: Any) -> Runner:
         given = {"ENDPOINT": endpoint, "TOKEN": "test-token", "REQUEST_TIMEOUT": 2.0, **options}
         read = read_options("default-cache", given, {})
         made.append(lambda: forget_endpoint(endpoint))
@@ -121,7 +108,7 @@ async def asks_for_nothing(stages: int) -> Any:
     return "done"
 
 
-async def slow_to_load(clock: Clock, *keys: str) -> Any:
+async def slow_to_load(clock: ClockAhead, *keys: str) -> Any:
     """Get the keys at once, and compute after the first that comes."""
     found: dict[int, Any] = {}
     for index, outcome in await Together([Operation.get(key) for key in keys]):
@@ -131,7 +118,7 @@ async def slow_to_load(clock: Clock, *keys: str) -> Any:
     return [found[number] for number in range(len(keys))]
 
 
-async def slow_in_turn(clock: Clock, *keys: str) -> Any:
+async def slow_in_turn(clock: ClockAhead, *keys: str) -> Any:
     """Compute before each of some requests, one after another."""
     found = []
     for key in keys:
@@ -140,7 +127,7 @@ async def slow_in_turn(clock: Clock, *keys: str) -> Any:
     return found
 
 
-async def slow_to_pack(clock: Clock, *keys: str, note: Callable[[], object] = int) -> Any:
+async def slow_to_pack(clock: ClockAhead, *keys: str, note: Callable[[], object] = int) -> Any:
     """Store under the keys at once what takes long to make."""
 
     def make(key: str) -> Operation:
@@ -387,7 +374,7 @@ def test_trouble_is_an_outcome_and_comes_in_time(count: int, make: Callable[...,
 # What a plan's own code takes
 
 
-SLOW: list[tuple[Callable[[Clock], Any], Any]] = [
+SLOW: list[tuple[Callable[[ClockAhead], Any], Any]] = [
     (lambda clock: slow_to_load(clock, KEY, KEY, KEY), [b"value"] * 3),
     (lambda clock: slow_in_turn(clock, KEY, KEY), [b"value"] * 2),
     (lambda clock: slow_to_pack(clock, "a0", "a1", "a2", "a3"), [None] * 4),
@@ -397,12 +384,12 @@ SLOW: list[tuple[Callable[[Clock], Any], Any]] = [
 @pytest.mark.parametrize(("plan", "result"), SLOW, ids=["load", "in turn", "pack"])
 @pytest.mark.parametrize("is_sync", [True, False])
 def test_computing_is_not_charged_to_a_plan_s_own_time(
-    plan: Callable[[Clock], Any],
+    plan: Callable[[ClockAhead], Any],
     result: Any,
     is_sync: bool,
     make: Callable[..., Runner],
     server: RunningServer,
-    clock: Clock,
+    clock: ClockAhead,
 ) -> None:
     """REQUEST_TIMEOUT bounds what is waited for, not what loading or packing takes."""
     server.put("default-cache", b"key", b"value")
@@ -415,11 +402,11 @@ def test_computing_is_not_charged_to_a_plan_s_own_time(
 
 @pytest.mark.parametrize(("plan", "result"), SLOW, ids=["load", "in turn", "pack"])
 def test_computing_is_not_charged_to_other_tasks(
-    plan: Callable[[Clock], Any],
+    plan: Callable[[ClockAhead], Any],
     result: Any,
     make: Callable[..., Runner],
     server: RunningServer,
-    clock: Clock,
+    clock: ClockAhead,
 ) -> None:
     """A value that takes long to load or to pack makes nobody else's operation fail."""
     server.put("default-cache", b"key", b"value")
@@ -431,7 +418,7 @@ def test_computing_is_not_charged_to_other_tasks(
 
 
 def test_a_long_turn_is_not_charged(
-    make: Callable[..., Runner], server: RunningServer, clock: Clock
+    make: Callable[..., Runner], server: RunningServer, clock: ClockAhead
 ) -> None:
     """What other tasks compute before their loop's turn ends uses nobody's time up."""
     server.put("default-cache", b"key", b"value")
@@ -450,7 +437,7 @@ def test_a_long_turn_is_not_charged(
 
 
 def test_what_is_packed_is_sent_before_the_next_is_packed(
-    make: Callable[..., Runner], server: RunningServer, clock: Clock
+    make: Callable[..., Runner], server: RunningServer, clock: ClockAhead
 ) -> None:
     """The first of many values is on its way, and answered, long before the last one is made."""
     runner = make(server.endpoint, clock, MAX_CONNECTIONS=2)
@@ -463,7 +450,7 @@ def test_what_is_packed_is_sent_before_the_next_is_packed(
 
 
 def test_connections_are_opened_while_values_are_packed(
-    tmp_path: Path, make: Callable[..., Runner], clock: Clock
+    tmp_path: Path, make: Callable[..., Runner], clock: ClockAhead
 ) -> None:
     """The time to connect, handshake and all, is not used up by packing either."""
     with scripted(answer(reply(204, b"")), tls=server_context()) as server:
@@ -472,7 +459,7 @@ def test_connections_are_opened_while_values_are_packed(
 
 
 def test_computing_is_no_part_of_what_an_error_cost(
-    make: Callable[..., Runner], server: RunningServer, clock: Clock
+    make: Callable[..., Runner], server: RunningServer, clock: ClockAhead
 ) -> None:
     """What the breaker is told of a failure is what was waited for it."""
     server.put("default-cache", b"key", b"value")
@@ -563,7 +550,7 @@ def test_an_operation_beside_others_lengthens_no_deadline(
 
 @pytest.mark.parametrize("is_sync", [True, False])
 def test_a_later_step_has_what_is_left_of_a_many_call_s_time(
-    is_sync: bool, make: Callable[..., Runner], clock: Clock
+    is_sync: bool, make: Callable[..., Runner], clock: ClockAhead
 ) -> None:
     """A request after many is sent, though they took longer than one may."""
 

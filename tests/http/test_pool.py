@@ -10,6 +10,7 @@ import pytest
 from django_momento_http._http.connection import Connection
 from django_momento_http._http.transport import Transport
 from django_momento_http.exceptions import TimedOut
+from tests.support.clocks import ClockAhead
 from tests.support.scripted import (
     Peer,
     a_call,
@@ -23,16 +24,6 @@ from tests.support.scripted import (
     scripted,
     transport_to,
 )
-
-
-class Clock:
-    """The monotonic clock, plus what a test adds."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.ahead
 
 
 def get(transport: Transport, **options: object) -> object:
@@ -96,7 +87,7 @@ def test_a_connection_is_retired_before_a_load_balancer_does_it(
     seconds: float, accepted: int
 ) -> None:
     """Idle for 55 seconds is too long."""
-    clock = Clock()
+    clock = ClockAhead()
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
         get(transport)
         clock.ahead = seconds
@@ -122,7 +113,7 @@ def test_a_process_that_slept_takes_the_answer_that_came_meanwhile(
     """When it wakes after its deadline, it looks once more before it gives up."""
     sent, answered = threading.Event(), threading.Event()
 
-    class Sleep(Clock):
+    class Sleep(ClockAhead):
         """Sleeps for a minute when the request has been sent."""
 
         def __call__(self) -> float:
@@ -152,7 +143,7 @@ def test_a_process_that_slept_takes_the_answer_that_came_meanwhile(
 def test_a_process_that_slept_while_its_peers_left_goes_on() -> None:
     """What was idle and is closed meanwhile costs nobody an answer."""
     with scripted(*[after_request(lambda p: p.send(reply(200)))] * 8, echo) as server:
-        clock = Clock()
+        clock = ClockAhead()
         with transport_to(server.endpoint, clock=clock) as transport:
             all_of(transport, [a_call() for _ in range(8)])
             for connection in list(transport.pool._idle):
@@ -163,7 +154,7 @@ def test_a_process_that_slept_while_its_peers_left_goes_on() -> None:
 
 def test_idle_connections_below_busy_ones_are_retired_too() -> None:
     """What a burst left behind does not stay for ever while one connection does all the work."""
-    clock = Clock()
+    clock = ClockAhead()
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
         taken = [transport.pool.take(time.monotonic() + 5) for _ in range(5)]
         transport.exchange(a_call())  # another opens beside them
@@ -275,7 +266,7 @@ def test_who_waited_too_long_is_served_after_who_did_not() -> None:
         ThreadPoolExecutor(3) as threads,
     ):
         pool = transport.pool
-        clock = pool._clock = Clock()
+        clock = pool._clock = ClockAhead()
         taken = pool.take(clock() + 90)
 
         def wait(name: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from django_momento_http._http.resolver import Resolver
 from django_momento_http.exceptions import ConnectFailed
+from tests.support.clocks import Clock
 from tests.support.scripted import a_call, all_of, echo, scripted, short, transport_to
 
 ROWS = [
@@ -19,16 +20,6 @@ ROWS = [
     (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 80)),
 ]
 FOUND = [(row[0], row[4]) for row in ROWS]
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Lookup:
@@ -57,12 +48,12 @@ def known(resolver: Resolver) -> Sequence[Any]:
 
 def test_addresses_come_in_the_resolver_s_order() -> None:
     """What the system prefers is tried first."""
-    assert known(Resolver("host", 80, Clock(), Lookup(ROWS))) == FOUND
+    assert known(Resolver("host", 80, Clock(100.0), Lookup(ROWS))) == FOUND
 
 
 def test_a_burst_looks_up_once_and_a_later_connection_again() -> None:
     """A lookup serves the next five seconds, no longer."""
-    clock, lookup = Clock(), Lookup(ROWS)
+    clock, lookup = Clock(100.0), Lookup(ROWS)
     resolver = Resolver("host", 80, clock, lookup)
     for now, count in ((100.0, 1), (104.9, 1), (105.0, 2)):
         clock.now = now
@@ -83,7 +74,7 @@ def test_a_burst_looks_up_once_and_a_later_connection_again() -> None:
 )
 def test_a_failed_lookup_is_a_failed_connection_and_is_kept_for_a_second(failure: Any) -> None:
     """A lookup that fails says so in our words, without the host, and is soon made again."""
-    clock, lookup = Clock(), Lookup(failure, ROWS)
+    clock, lookup = Clock(100.0), Lookup(failure, ROWS)
     resolver = Resolver("host.example", 80, clock, lookup)
     for now in (100.0, 100.9):
         clock.now = now
@@ -106,7 +97,7 @@ def test_a_hanging_lookup_is_not_waited_for() -> None:
         go.wait(10)
         return ROWS
 
-    resolver = Resolver("host", 80, Clock(), hang)
+    resolver = Resolver("host", 80, Clock(100.0), hang)
     assert [resolver.addresses() for _ in range(100)] == [None] * 100
     assert len(count) <= 1
     go.set()
@@ -116,7 +107,7 @@ def test_a_hanging_lookup_is_not_waited_for() -> None:
 
 def test_a_moment_without_threads_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """When no thread can be started, that is trouble of this connection alone."""
-    resolver = Resolver("host", 80, Clock(), Lookup(ROWS))
+    resolver = Resolver("host", 80, Clock(100.0), Lookup(ROWS))
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
@@ -138,7 +129,7 @@ def test_a_moment_without_threads_is_a_failed_connection(monkeypatch: pytest.Mon
 def test_a_host_that_is_an_address_is_not_looked_up(host: str, address: Any) -> None:
     """Where there is nothing to find, nobody is asked and no thread is needed."""
     lookup = Lookup(ROWS)
-    clock = Clock()
+    clock = Clock(100.0)
     resolver = Resolver(host, 80, clock, lookup)
     for clock.now in (100.0, 1e9):
         assert resolver.addresses() == [address]
@@ -147,7 +138,7 @@ def test_a_host_that_is_an_address_is_not_looked_up(host: str, address: Any) -> 
 
 def test_addresses_that_failed_are_tried_last_for_a_while() -> None:
     """The next connection begins with those that did not fail, or failed longest ago."""
-    clock = Clock()
+    clock = Clock(100.0)
     resolver = Resolver("host", 80, clock, Lookup(ROWS))
     first, second, third = known(resolver)
     resolver.avoid(first)

@@ -1,6 +1,5 @@
 """The failure policy: what is retried, when the breaker opens and closes, what is logged."""
 
-import os
 import random
 import signal
 import threading
@@ -30,20 +29,12 @@ from django_momento_http.exceptions import (
     TransportError,
 )
 from tests.support.benchmark import load
+from tests.support.clocks import Clock
+from tests.support.sizes import sized
 
 DEADLINE = 2.0
 FIRST_PAUSE = 1.5  # "about a second"
 ENOUGH_FAILURES = 100  # more than any budget of time holds
-
-
-class Clock:
-    """A clock that moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -739,8 +730,7 @@ def interrupt_at() -> Iterator[Callable[[float], None]]:
     signal.signal(signal.SIGALRM, before)
 
 
-# 20,000 take ten seconds.
-INTERRUPTS = int(os.environ.get("BREAKER_INTERRUPTS", "1500"))
+INTERRUPTS = sized(1000, 20_000)
 
 
 def test_no_interrupt_leaves_a_breaker_open_for_ever(interrupt_at: Callable[[float], None]) -> None:

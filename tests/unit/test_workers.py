@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from django_momento_http._store.workers import Workers
+from tests.support.clocks import Clock
 
 PATIENCE = 10
 
@@ -31,16 +32,6 @@ class Task:
 
     def wait(self) -> None:
         assert self.done.acquire(timeout=PATIENCE)
-
-
-class Clock:
-    """Time that passes when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
