@@ -1,8 +1,11 @@
 """What one client has done in this process, as numbers."""
 
 import threading
+import weakref
 from collections import Counter, deque
-from typing import TypeVar
+from collections.abc import Sized
+from itertools import count
+from typing import Protocol, TypeVar
 
 from .._interrupts import is_raised_by_signal_handler
 
@@ -12,6 +15,58 @@ T = TypeVar("T")
 _BILLED_BYTES = 1024
 # So many notes are added up at once, under the lock, which costs more than ten of them.
 _MOST_NOTES = 512
+
+
+class Tally:
+    """A number that any thread adds one to with ``add``, without a lock."""
+
+    def __init__(self) -> None:
+        self.add = count().__next__
+        self._reads = 0
+        self._lock = threading.RLock()
+
+    @property
+    def total(self) -> int:
+        """How often ``add`` was called."""
+        with self._lock:
+            # Which calls it, too. No interrupt comes between the two lines.
+            reads = self._reads = self._reads + 1
+            return self.add() - reads + 1
+
+
+class Held(Sized, Protocol):
+    """Some copies."""
+
+    size: int  # bytes, bookkeeping included
+
+
+class NearCounters:
+    """What copies in the process did, and how many there are."""
+
+    def __init__(self) -> None:
+        self.hits = Tally()  # values given
+        self.looks = Tally()  # other questions answered
+        self.stale = Tally()  # answered while the service could not be asked
+        self.evictions = Tally()
+        self._copies: tuple[weakref.ref[Held], ...] = ()
+        self._lock = threading.RLock()
+
+    def join(self, copies: Held) -> None:
+        """Count these, too, as long as there is another reference to them."""
+        with self._lock:
+            living = [each for each in self._copies if each() is not None]
+            self._copies = (*living, weakref.ref(copies))
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counts as they stand."""
+        copies = [each for each in (reference() for reference in self._copies) if each is not None]
+        return {
+            "near_hits": self.hits.total + self.looks.total,
+            "near_entries": sum(map(len, copies)),
+            "near_bytes": sum(each.size for each in copies),
+            "near_evictions": self.evictions.total,
+            "near_stale": self.stale.total,
+        }
 
 
 class Counters:
@@ -28,6 +83,7 @@ class Counters:
         # What is counted most is noted first, by single steps of C code.
         self._moved: deque[tuple[int, int, int]] = deque()
         self._given: deque[tuple[str, int]] = deque()
+        self.near = NearCounters()
 
     def moved(self, sent: int, received: int, key_size: int) -> None:
         """Count one request that was answered, with the bytes of value it carried each way."""
@@ -64,12 +120,14 @@ class Counters:
             return {
                 "requests": self._requests,
                 **self._served,
+                "hits": self._served["hits"] + self.near.hits.total,
                 "errors": dict(self._errors),
                 "retries": self._retries,
                 "bytes_in": self._bytes_in,
                 "bytes_out": self._bytes_out,
                 "billed_operations": self._billed,
                 "paid": self._paid,
+                **self.near.snapshot(),
             }
 
     def _add_up(self) -> None:

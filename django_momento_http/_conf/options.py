@@ -48,6 +48,9 @@ class Options:
     compress_min_bytes: int
     signing_key: str | None = field(repr=False)
     clear_max_age: float | None
+    near_max_age: float = 0.0
+    near_max_stale: float = 60.0
+    near_max_bytes: int = 32 * 1024 * 1024
     # Nothing else said where requests go; it makes no other configuration.
     has_endpoint_of_key: bool = field(default=False, compare=False)
 
@@ -191,6 +194,9 @@ def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bo
         compress_min_bytes=parsed["COMPRESS_MIN_BYTES"],
         signing_key=parsed["SIGNING_KEY"],
         clear_max_age=parsed["CLEAR_MAX_AGE"],
+        near_max_age=parsed["NEAR_MAX_AGE"],
+        near_max_stale=parsed["NEAR_MAX_STALE"],
+        near_max_bytes=parsed["NEAR_MAX_BYTES"],
         has_endpoint_of_key=says_where is None and endpoint_of_key is not None,
     )
 

@@ -72,6 +72,9 @@ class Stored(NamedTuple):
 # Stored() of a tuple, a quarter of a microsecond faster.
 _stored: Callable[[tuple[Any, ...]], Stored] = partial(tuple.__new__, Stored)
 
+# What is given the payload of a value, and what loads it.
+Keep = Callable[[bytes, Callable[[bytes], Any]], object]
+
 
 class _Signer:
     """One signing key, bound to one scope."""
@@ -194,19 +197,28 @@ class Envelope:
         magic, version, *_, made_at, _, _, _, _ = _SEALED.unpack_from(data)
         return int(made_at) if (magic, version) == (_MAGIC, _VERSION) else None
 
-    def load(self, stored: Stored) -> Any:
-        """Return the value; StoredValueError when this process cannot make it again."""
+    def load(self, stored: Stored, keep: Keep | None = None) -> Any:
+        """Return the value; StoredValueError when this process cannot make it again.
+
+        ``keep`` is given its payload, in bytes of its own, and what loads it.
+        """
         codec = self._codecs.get(stored.serializer) or self._codec(stored.serializer)
         payload: Any = stored.body
         if stored.compressor != _UNCOMPRESSED:
             payload = self._inflated(stored)
-        try:
+        if keep is not None or stored.serializer >= FOREIGN:
             # Ours take the received buffer, others get bytes.
-            return codec.loads(payload if stored.serializer < FOREIGN else bytes(payload))
+            payload = bytes(payload)
+        try:
+            value = codec.loads(payload)
         except Exception as error:
             if is_raised_by_signal_handler(error):
                 raise
             failure = type(error).__name__
+        else:
+            if keep is not None:
+                keep(payload, codec.loads)
+            return value
         raise StoredValueError(f"a stored value could not be loaded ({failure})")
 
     def _codec(self, code: int) -> Serializer:

@@ -21,9 +21,15 @@ _EARLY = 0.8
 class Generation:
     """The newest generation that this process has heard of; safe under threads."""
 
-    def __init__(self, is_held: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        is_held: Callable[[], bool] = lambda: False,
+        moved: Callable[[], object] = lambda: None,
+    ) -> None:
         # Whether a clear() is owed: that there is no marker proves nothing then.
         self._is_held = is_held
+        self._moved = moved  # called when values of before are served no longer
+        self.epoch = 0  # a new number whenever that is so
         self._lock = threading.RLock()
         self.current = 0  # to write with; 0 while no clear() was ever heard of
         self._accepts_none = False  # values that were written where no clear() was heard of
@@ -44,11 +50,18 @@ class Generation:
 
     def move(self, generation: int) -> None:
         """Make this generation the current one if it is newer: all others are gone at once."""
+        nothing = float("inf")
         with self._lock:
+            before = self.epoch
+            # From here on nothing is called, after which a signal handler could move it.
+            if self._accepts_none or generation > self.current:
+                self.epoch += 1
             self._accepts_none = False
-            self._none_since = float("inf")
-            if generation > self.current:  # no call, after which a signal handler could move it
+            self._none_since = nothing
+            if generation > self.current:
                 self.current = generation
+        if self.epoch != before:
+            self._moved()
 
     def learn(self, found: int | None, asked_at: float) -> None:
         """Take in what a read of the marker found, None for no marker."""

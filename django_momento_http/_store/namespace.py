@@ -1,4 +1,5 @@
-"""What a process knows of one namespace: what clear() means there, and which writes are owed.
+"""What a process knows of one namespace: what clear() means there, which writes are under way, and
+which are owed.
 
 A namespace is an endpoint, a LOCATION and a KEY_PREFIX. Aliases that share it share this, whatever
 else they differ in, so that what one of them clears or deletes is gone for all. It sends nothing.
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from .._process import RECENT, PerProcess
 from .._redaction import shown_name
+from .barrier import Barrier
 from .generation import Generation, MarkerAge
 from .log_limiter import LogLimiter
 from .owed import Ledger, Owed
@@ -50,7 +52,8 @@ class Namespace:
         self._wall_clock = wall_clock
         self.lines = LogLimiter(clock)
         self.owed = Owed(ledger, clock, self._say)
-        self.generation = Generation(lambda: self.owed.is_clear_owed)
+        self.barrier = Barrier(clock)
+        self.generation = Generation(lambda: self.owed.is_clear_owed, self.barrier.forget)
         self.is_served_whole = False  # an alias without a marker serves what was cleared
         self._ages: dict[tuple[str, ...], MarkerAge] = {}
         self._lock = threading.RLock()

@@ -11,11 +11,12 @@ from .._client.operation import Operation
 from .._client.responses import Outcome
 from ..exceptions import MomentoError, StoredValueError
 from .config import Lifetime, StoreConfig
-from .envelope import Stored
+from .copies import MISSING
+from .envelope import Keep, Stored
 from .generation import NoMarkerAge
 from .namespace import Namespace
 
-MISSING: Any = object()
+__all__ = ["MISSING", "Values"]
 
 
 class Values:
@@ -70,19 +71,19 @@ class Values:
         # Before the marker could be read, nothing can be said of a value.
         return self.age.is_known and self._generation.accepts(stored.generation)
 
-    def load(self, stored: Stored, errors: list[MomentoError]) -> Any:
+    def load(self, stored: Stored, errors: list[MomentoError], keep: Keep | None = None) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""
         try:
-            return self.envelope.load(stored)
+            return self.envelope.load(stored, keep)
         except StoredValueError as error:
             errors.append(error.with_traceback(None))
             return MISSING
 
-    def seconds_left(self, stored: Stored) -> float | None:
-        """Return how long the value lives, None for no expiry."""
-        if stored.expires_at is None:
+    def seconds_left(self, expires_at: float | None) -> float | None:
+        """Return how long a value lives that expires then, None for no expiry."""
+        if expires_at is None:
             return None
-        return max(stored.expires_at - self._wall_clock(), 0.0)
+        return max(expires_at - self._wall_clock(), 0.0)
 
     def marked_generation(self, marker: str, outcome: Outcome) -> int | MomentoError | None:
         """Return the generation that a clear marker names, None for no marker."""
@@ -132,7 +133,7 @@ class Values:
 
     def ttl_left(self, stored: Stored) -> int:
         """Return the time to live that is left, in whole seconds."""
-        left = self.seconds_left(stored)
+        left = self.seconds_left(stored.expires_at)
         # Present to the service, whatever our clock says: at least one second more.
         return max(self._lifetime(left).ttl, 1)
 

@@ -3,7 +3,7 @@
 import dis
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import CodeType, FrameType
 from typing import Any
@@ -19,8 +19,9 @@ from tests.support.owing import Payer
 from tests.support.sizes import sized
 
 FILES = {module.__file__ for module in (debts, dues, owed, generation)}
-# After these CPython looks whether a signal has come.
-CALLS = ("CALL", "RESUME", "JUMP_BACKWARD")
+# After these CPython looks whether a signal has come, and where it jumps back.
+CALLS = ("CALL", "RESUME")
+JUMP = "JUMP_BACKWARD"
 NEVER_AGAIN = 10_000
 # One point in so many is tried, another each time.
 STEP = sized(8, 1)
@@ -37,11 +38,15 @@ def points(code: CodeType) -> frozenset[int]:
         if is_next:
             found.add(instruction.offset)
         is_next = instruction.opname.startswith(CALLS)
+        if JUMP in instruction.opname and "NO_INTERRUPT" not in instruction.opname:
+            found.add(instruction.argval)
     return frozenset(found)
 
 
 @contextmanager
-def signalled(handle: Callable[[], None], number: int) -> Iterator[list[bool]]:
+def signalled(
+    handle: Callable[[], None], number: int, files: Collection[str | None] = FILES
+) -> Iterator[list[bool]]:
     """Call a handler at the point of this number within the modules; say whether it was met."""
     known: dict[CodeType, frozenset[int]] = {}
     met: list[bool] = []
@@ -49,7 +54,7 @@ def signalled(handle: Callable[[], None], number: int) -> Iterator[list[bool]]:
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal passed
-        if frame.f_code.co_filename not in FILES:
+        if frame.f_code.co_filename not in files:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and not met:

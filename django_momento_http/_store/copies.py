@@ -1,0 +1,315 @@
+"""Copies of values in this process: bounded by bytes, read without a lock, never older than said.
+
+A copy is the bytes that the serializer made. Each hit loads them anew, so that nobody meets what
+another does to a value. Both clocks must agree that a copy is young: the monotonic one stands still
+while a machine is suspended, the wall clock may be set. It knows nothing of requests.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from itertools import chain, islice
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from .barrier import SLOTS, Barrier, Write
+from .._client.counters import NearCounters, Tally
+from .._interrupts import is_raised_by_signal_handler
+
+K = TypeVar("K")
+
+MISSING: Any = object()
+# What an entry takes beside the characters of its payload and its key, in bytes: 390 to 437 were
+# measured with tracemalloc, for any number of entries from 700.
+OVERHEAD = 440
+# One entry takes at most this share of the memory.
+_LARGEST = 1 / 8
+# The wall clock went back when it is this many seconds behind what the monotonic one says. It may
+# be a little, without having been set: clocks are read one after the other, and are slewed.
+_BACK = -0.1
+# Entries that are spared in turn for having been used, before one goes all the same.
+_SPARED = 64
+_ENDLESS = float("inf")
+
+
+class Moment(NamedTuple):
+    """When something was asked for, by both clocks."""
+
+    clock: float
+    wall_clock: float
+
+
+class Generation(Protocol):
+    """What says whether values of before are still served: ``epoch`` changes when they are not."""
+
+    epoch: int
+
+
+class Limits(NamedTuple):
+    """Seconds for which a copy answers, seconds beyond that in an outage, and bytes in all."""
+
+    max_age: float
+    max_stale: float
+    max_bytes: int
+
+
+class Copy:
+    """One value as it was read or written.
+
+    It answers before ``until``, and before ``ends`` while the service cannot be asked, both by the
+    monotonic clock; ``ahead`` is what the wall clock was ahead of that, when it ``began``.
+    """
+
+    __slots__ = (
+        "ahead",
+        "began",
+        "ends",
+        "epoch",
+        "expires_at",
+        "is_used",
+        "loads",
+        "payload",
+        "size",
+        "until",
+    )
+
+    def __init__(
+        self,
+        payload: bytes,
+        loads: Callable[[bytes], Any],
+        expires_at: float | None,
+        since: Moment,
+        epoch: int,
+    ) -> None:
+        self.payload = payload
+        self.loads = loads
+        self.expires_at = expires_at
+        self.epoch = epoch
+        self.began, wall_clock = since
+        self.ahead = wall_clock - self.began
+        self.until = self.ends = _ENDLESS if expires_at is None else expires_at - self.ahead
+        self.is_used = False
+        self.size = 0
+
+
+class Copies:
+    """The copies of one alias; safe under threads, and within signal handlers."""
+
+    def __init__(
+        self,
+        barrier: Barrier,
+        generation: Generation,
+        limits: Limits,
+        counters: NearCounters,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._barrier = barrier
+        self._generation = generation
+        self._limits = limits
+        self._largest = int(limits.max_bytes * _LARGEST)
+        self._counters = counters
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[str, Copy] = OrderedDict()
+        self.size = 0  # bytes, bookkeeping included
+        counters.join(self)
+        barrier.join(self)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Copies {len(self)} of {self.size} bytes>"
+
+    # Answering
+
+    def get(self, key: str, most: float = _ENDLESS) -> Any:
+        """Return the value, loaded anew; MISSING where no copy of at most so many bytes answers."""
+        copy = self._entries.get(key)
+        if copy is None:
+            return MISSING
+        now = self._clock()
+        until = copy.until
+        if (
+            now < until
+            and _BACK <= self._wall_clock() - now - copy.ahead < until - now
+            and copy.epoch == self._generation.epoch
+            and len(copy.payload) <= most
+        ):
+            return self._loaded(copy, self._counters.hits)
+        return MISSING
+
+    def get_many(
+        self, names: Mapping[str, K], most: float = _ENDLESS
+    ) -> tuple[dict[K, Any], dict[str, K]]:
+        """Return the values under their names, and those of which no copy answers.
+
+        ``most`` is how many bytes are loaded in all.
+        """
+        found: dict[K, Any] = {}
+        left: dict[str, K] = {}
+        now, ahead = self._clock(), self._wall_clock()
+        ahead -= now
+        find, epoch = self._entries.get, self._generation.epoch
+        for key, name in names.items():
+            copy = find(key)
+            if (
+                copy is not None
+                and now < copy.until
+                and _BACK <= ahead - copy.ahead < copy.until - now
+                and copy.epoch == epoch
+                and len(copy.payload) <= most
+            ):
+                most -= len(copy.payload)
+                value = self._loaded(copy, self._counters.hits)
+                if value is not MISSING:
+                    found[name] = value
+                    continue
+            left[key] = name
+        return found, left
+
+    def has(self, key: str, most: float = _ENDLESS) -> bool:
+        """Whether get() would return a value."""
+        copy = self.find(key)
+        if copy is None or len(copy.payload) > most:
+            return False
+        return self._loaded(copy, self._counters.looks) is not MISSING
+
+    def expiry(self, key: str) -> tuple[float | None] | None:
+        """Return when the value expires, in seconds since 1970; None where no copy answers."""
+        copy = self.find(key)
+        if copy is None:
+            return None
+        self._counters.looks.add()
+        return (copy.expires_at,)
+
+    def find(self, key: str) -> Copy | None:
+        """Return the copy that answers for a key, if any."""
+        copy = self._entries.get(key)
+        return copy if copy is not None and self._answers(copy, copy.until) else None
+
+    def get_stale(self, key: str) -> Any:
+        """Return the value as it is served while the service cannot be asked, or MISSING."""
+        copy = self.find_stale(key)
+        return MISSING if copy is None else self._loaded(copy, self._counters.stale)
+
+    def find_stale(self, key: str) -> Copy | None:
+        """Return the copy that answers for a key while the service cannot be asked, if any."""
+        copy = self._entries.get(key)
+        return copy if copy is not None and self._answers(copy, copy.ends) else None
+
+    def _answers(self, copy: Copy, until: float) -> bool:
+        now = self._clock()
+        return (
+            now < until
+            and _BACK <= self._wall_clock() - now - copy.ahead < until - now
+            and copy.epoch == self._generation.epoch
+        )
+
+    def _loaded(self, copy: Copy, tally: Tally) -> Any:
+        try:
+            value = copy.loads(copy.payload)
+        except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
+            # What is wrong with it, whoever asks the service for the key is told.
+            return MISSING
+        copy.is_used = True
+        tally.add()
+        return value
+
+    # Keeping
+
+    def moment(self) -> Moment:
+        """Return the present: call it before what is to be kept is asked for."""
+        return Moment(self._clock(), self._wall_clock())
+
+    @property
+    def epoch(self) -> int:
+        """What says which values are served: ask before it is asked of one whether it is."""
+        return self._generation.epoch
+
+    def keep(
+        self,
+        key: str,
+        payload: bytes,
+        loads: Callable[[bytes], Any],
+        expires_at: float | None,
+        since: Moment,
+        epoch: int,
+        write: Write | None = None,
+    ) -> None:
+        """Keep what was read since then, or was written, unless it may be out of date."""
+        copy = Copy(payload, loads, expires_at, since, epoch)
+        max_age, max_stale, _ = self._limits
+        copy.until = min(copy.until, copy.began + max_age)
+        copy.ends = min(copy.ends, copy.began + max_age + max_stale)
+        copy.size = len(payload) + len(key) + OVERHEAD
+        if copy.size > self._largest:
+            self.drop(key)
+        elif write is None or key in write.own:
+            self._put(key, copy, write)
+
+    def _put(self, key: str, copy: Copy, write: Write | None) -> None:
+        slots, generation, index = self._barrier.slots, self._generation, hash(key) % SLOTS
+        mark = write.mark if write is not None else None
+        with self._lock:
+            while True:
+                entries = self._entries
+                # From here on nothing is called: no signal handler, and no other thread, writes
+                # this key or clears between what is asked and what is done.
+                standing = slots[index]
+                if standing is not mark and standing.until >= copy.began:
+                    return
+                if generation.epoch != copy.epoch:
+                    return
+                size = self.size + copy.size
+                if key in entries:
+                    if entries[key].began > copy.began:
+                        return
+                    size -= entries[key].size
+                if size <= self._limits.max_bytes:
+                    entries[key] = copy
+                    self.size = size
+                    return
+                # Until here.
+                self._evict()
+
+    def _evict(self) -> None:
+        """Let the first entry go that was not used since its turn came last (CLOCK)."""
+        spared = 0
+        # In one step, or a signal handler that keeps a copy would be in its way.
+        for key in list(islice(chain.from_iterable((self._entries,)), _SPARED + 1)):
+            entries = self._entries
+            if key not in entries:
+                continue
+            if spared < _SPARED and entries[key].is_used:
+                entries[key].is_used = False
+                entries.move_to_end(key)
+                spared += 1
+                continue
+            self.size -= entries[key].size
+            del entries[key]
+            self._counters.evictions.add()
+            return
+        if not self._entries:
+            self.size = 0
+
+    def drop(self, key: str) -> None:
+        """Keep no copy of this key."""
+        with self._lock:
+            entries = self._entries
+            # From here on nothing is called.
+            if key in entries:
+                self.size -= entries[key].size
+                del entries[key]
+
+    def forget(self) -> None:
+        """Keep no copies."""
+        nothing: OrderedDict[str, Copy] = OrderedDict()
+        with self._lock:
+            # Nothing is called between these two.
+            self._entries = nothing
+            self.size = 0
