@@ -21,10 +21,16 @@ from ._conf.signing_keys import signing_keys
 from ._interrupts import is_raised_by_signal_handler
 from ._process import known_pid, remember_pid
 from ._store.config import StoreConfig
-from ._store.keys import LONGEST_PLAIN, encode_key, encode_plain_key
+from ._store.copies import MISSING
+from ._store.keys import LONGEST_PLAIN, UncopiedKey, encode_key, encode_plain_key
 from ._store.store import Store, shared_store
 
 _UNKNOWN = object()
+# Bytes of copies that a task loads in the event loop's thread, in one call; more go to a worker's.
+_LOADED_IN_LOOP = 64 * 1024
+# Keys that Django's sessions make: a copy of one would lose what another process put into it, and
+# outlive a logout.
+_SESSIONS = "django.contrib.sessions."
 
 
 class MomentoCache(BaseCache):
@@ -60,6 +66,7 @@ class MomentoCache(BaseCache):
         else:
             super().__init__(beside)
             self._config = StoreConfig(options, key_prefix, keys)
+            self._keeps_copies = options.near_max_age > 0
             own = type(self)
             self._makes_keys = own.make_and_validate_key is not BaseCache.make_and_validate_key
             self._checks_all_keys = own.validate_key is not BaseCache.validate_key
@@ -74,19 +81,33 @@ class MomentoCache(BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
+        if store.near is not None:
+            value = store.near.copies.get(wire_key)
+            if value is not MISSING:
+                return value
         return store.runner.run(lambda: store.get(wire_key, default))
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
+        if store.near is not None:
+            value = store.near.copies.get(wire_key, _LOADED_IN_LOOP)
+            if value is not MISSING:
+                return value
         return await store.runner.arun(lambda: store.get(wire_key, default))
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        store, wire_keys = self._store, self._wire_keys(keys, version)
-        return store.runner.run(lambda: store.get_many(wire_keys))
+        store, names = self._store, self._wire_keys(keys, version)
+        if store.near is None:
+            return store.runner.run(lambda: store.get_many(names))
+        found, left = store.near.copies.get_many(names)
+        return found | store.runner.run(lambda: store.get_many(left)) if left else found
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        store, wire_keys = self._store, self._wire_keys(keys, version)
-        return await store.runner.arun(lambda: store.get_many(wire_keys))
+        store, names = self._store, self._wire_keys(keys, version)
+        if store.near is None:
+            return await store.runner.arun(lambda: store.get_many(names))
+        found, left = store.near.copies.get_many(names, _LOADED_IN_LOOP)
+        return found | await store.runner.arun(lambda: store.get_many(left)) if left else found
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         store, wire_key = self._store, self._wire_key(key, version)
@@ -94,6 +115,8 @@ class MomentoCache(BaseCache):
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         store, wire_key = self._store, self._wire_key(key, version)
+        if store.near is not None and store.near.copies.has(wire_key, _LOADED_IN_LOOP):
+            return True
         return await store.runner.arun(lambda: store.has_key(wire_key))
 
     def ttl(self, key: Any, version: int | None = None) -> float | None:
@@ -184,6 +207,10 @@ class MomentoCache(BaseCache):
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
+        if store.near is not None:
+            value = store.near.copies.get(wire_key, _LOADED_IN_LOOP)
+            if value is not MISSING:
+                return value
         missing = self._missing_key
         value = await store.runner.arun(lambda: store.lookup(wire_key, missing, _UNKNOWN))
         if value is not missing and value is not _UNKNOWN:
@@ -288,10 +315,11 @@ class MomentoCache(BaseCache):
             if len(made) <= LONGEST_PLAIN and not self._checks_all_keys:
                 wire_key = encode_plain_key(made)
                 if wire_key:
-                    return wire_key
+                    return _marked(key, wire_key) if self._keeps_copies else wire_key
             self.validate_key(made)
         with suppress(UnicodeEncodeError):
-            return encode_key(made.encode())
+            wire_key = encode_key(made.encode())
+            return _marked(key, wire_key) if self._keeps_copies else wire_key
         # Without the error as its cause, which would show the key.
         raise InvalidCacheKey("a cache key must be text that UTF-8 can encode; it has a surrogate")
 
@@ -332,3 +360,10 @@ class MomentoCache(BaseCache):
         bundle = "CA_BUNDLE" if options.ca_bundle else "the bundle of certificates in requests"
         problem = f"{bundle} cannot be used ({failure}); it must be a file of PEM certificates"
         raise improper(options.location, problem)
+
+
+def _marked(key: Any, wire_key: str) -> str:
+    """Return the key on the wire so that it says whether no copies are kept of it."""
+    # By the caller's key: KEY_FUNCTION may make anything of it.
+    is_session = isinstance(key, str) and key.startswith(_SESSIONS)
+    return UncopiedKey(wire_key) if is_session else wire_key

@@ -130,19 +130,19 @@ RULES = (
     Rule(
         "NEAR_MAX_AGE",
         0,
-        parsers.seconds("a number of seconds, 0 or more", 0, sys.float_info.max),
+        validators.seconds("a number of seconds, 0 or more", 0, sys.float_info.max),
         "seconds for which a process answers reads of a key from its own copy; 0: no copies",
     ),
     Rule(
         "NEAR_MAX_STALE",
         60,
-        parsers.seconds("a number of seconds, 0 or more", 0, sys.float_info.max),
+        validators.seconds("a number of seconds, 0 or more", 0, sys.float_info.max),
         "seconds beyond that for which a copy answers while the service cannot be asked",
     ),
     Rule(
         "NEAR_MAX_BYTES",
         32 * 1024 * 1024,
-        parsers.whole("a whole number of bytes, 0 or more", 0, sys.maxsize),
+        validators.whole("a whole number of bytes, 0 or more", 0, sys.maxsize),
         "memory for these copies, per process and alias",
     ),
     Rule(

@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from .keys import UncopiedKey
+
 SLOTS = 4096
 # Seconds beyond a write for which the service may still answer reads with what was before.
 LAG = 2.0
@@ -116,12 +118,6 @@ class Barrier:
         return [keeper for keeper in keepers if keeper is not None]
 
 
-class Uncopied(str):
-    """A key of which no copies are kept."""
-
-    __slots__ = ()
-
-
 class Writing:
     """``with Writing(...) as write:`` keys are being written, for so many seconds at most."""
 
@@ -137,7 +133,7 @@ class Writing:
 
     def __enter__(self) -> Write | None:
         if self._barrier.is_needed:
-            self._keys = [key for key in self._keys if type(key) is not Uncopied]
+            self._keys = [key for key in self._keys if type(key) is not UncopiedKey]
             self._write = self._barrier.begin(self._keys, self._seconds(len(self._keys)))
         return self._write
 

@@ -10,11 +10,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import chain, islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from .barrier import SLOTS, Barrier, Write
 from .._client.counters import NearCounters, Tally
 from .._interrupts import is_raised_by_signal_handler
+from .barrier import SLOTS, Barrier, Write
+from .generation import Generation
+from .keys import UncopiedKey
 
 K = TypeVar("K")
 
@@ -37,12 +39,6 @@ class Moment(NamedTuple):
 
     clock: float
     wall_clock: float
-
-
-class Generation(Protocol):
-    """What says whether values of before are still served: ``epoch`` changes when they are not."""
-
-    epoch: int
 
 
 class Limits(NamedTuple):
@@ -179,11 +175,11 @@ class Copies:
 
     def expiry(self, key: str) -> tuple[float | None] | None:
         """Return when the value expires, in seconds since 1970; None where no copy answers."""
-        copy = self.find(key)
-        if copy is None:
-            return None
-        self._counters.looks.add()
-        return (copy.expires_at,)
+        return _expiry(self.find(key), self._counters.looks)
+
+    def stale_expiry(self, key: str) -> tuple[float | None] | None:
+        """Return the same while the service cannot be asked."""
+        return _expiry(self.find_stale(key), self._counters.stale)
 
     def find(self, key: str) -> Copy | None:
         """Return the copy that answers for a key, if any."""
@@ -247,6 +243,8 @@ class Copies:
         copy.until = min(copy.until, copy.began + max_age)
         copy.ends = min(copy.ends, copy.began + max_age + max_stale)
         copy.size = len(payload) + len(key) + OVERHEAD
+        if type(key) is UncopiedKey:
+            return
         if copy.size > self._largest:
             self.drop(key)
         elif write is None or key in write.own:
@@ -313,3 +311,10 @@ class Copies:
             # Nothing is called between these two.
             self._entries = nothing
             self.size = 0
+
+
+def _expiry(copy: Copy | None, tally: Tally) -> tuple[float | None] | None:
+    if copy is None:
+        return None
+    tally.add()
+    return (copy.expires_at,)

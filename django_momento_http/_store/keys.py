@@ -11,6 +11,12 @@ _is_plain = re.compile(rf"[!-~]{{1,{LONGEST_PLAIN}}}").fullmatch
 _REMEMBERED = 4096
 
 
+class UncopiedKey(str):
+    """A key on the wire of which no copies are kept."""
+
+    __slots__ = ()
+
+
 def encode_key(key: bytes) -> str:
     """Return a key as it stands on the wire: unpadded URL-safe Base64."""
     return urlsafe_b64encode(key).rstrip(b"=").decode("ascii")

@@ -21,6 +21,7 @@ from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
 from .namespace import Namespace, forget_namespaces, shared_namespace
+from .near import Near
 from .runner import Runner
 from .values import MISSING, Values
 from .writer import Writer
@@ -57,7 +58,14 @@ class Store:
         max_age = self._max_age = options.clear_max_age or 0.0
         marker = Marker(namespace, max_age, values, self._error_policy, clock, wall_clock)
         self._gateway = Gateway(self._client, namespace, marker, values)
-        self._writer = Writer(namespace, self._gateway, values, self._error_policy)
+        # Copies in this process, or none.
+        self.near: Near | None = None
+        if options.near_max_age:
+            counters, clocks = self._counters.near, (clock, wall_clock)
+            self.near = Near(options, namespace, self._gateway, values, counters, *clocks)
+        self._writer = Writer(
+            namespace, self._gateway, values, self._error_policy, self.near, self._seconds
+        )
         self.runner = Runner(self._client)
         # The process that may use it; none once it is closed.
         self.pid = os.getpid()
@@ -68,6 +76,10 @@ class Store:
     def close(self) -> None:
         """Mark this store as left behind; its connections are the client's."""
         self.pid = _NO_PROCESS
+
+    def _seconds(self, count: int) -> float:
+        """Return how long so many operations may wait."""
+        return self._client.deadline(count, 0.0)
 
     def stats(self) -> dict[str, object]:
         """Return the counters of this configuration in this process."""
@@ -84,6 +96,8 @@ class Store:
 
     async def get(self, key: str, default: Any) -> Any:
         """Return the value, or the default."""
+        if self.near is not None:
+            return await self._get_near(self.near, key, default)
         asked = Operation("GET", key)
         # As the gateway does, in fewer steps: this is the method that is called most.
         is_due = self._age.is_due(self._max_age)
@@ -98,9 +112,23 @@ class Store:
         self._counters.served("misses" if value is MISSING else "hits")
         return default if value is MISSING else value
 
+    async def _get_near(self, near: Near, key: str, default: Any) -> Any:
+        value = near.copies.get(key)
+        if value is not MISSING:
+            return value
+        errors: list[MomentoError] = []
+        value = await near.read(key, errors)
+        self._error_policy.report("get", errors)
+        self._counters.served("misses" if value is MISSING else "hits")
+        return default if value is MISSING else value
+
     async def lookup(self, key: str, missing: Any, unknown: Any) -> Any:
         """Return the value, or which it is: not there, or the service could not say."""
-        value = await self._read("get_or_set", key)
+        if self.near is not None:
+            value = self.near.copies.get(key)
+            if value is not MISSING:
+                return value
+        value = await self._look("get_or_set", key)
         if value is _UNKNOWN:
             return unknown
         self._counters.served("misses" if value is MISSING else "hits")
@@ -108,32 +136,45 @@ class Store:
 
     async def get_many(self, names: Mapping[str, K]) -> dict[K, Any]:
         """Return the values that there are, under the names that the keys stand for."""
+        copied: dict[K, Any] = {}
+        if self.near is not None:
+            copied, names = self.near.copies.get_many(names)
         keys = list(names)
         values = [MISSING] * len(keys)
         errors: list[MomentoError] = []
-        # Each is loaded as it comes, while others are still under way.
-        for index, outcome in await self._gateway.all(
-            "GET", [Operation.get(key) for key in keys], keys
-        ):
-            values[index] = self._values.value(keys[index], outcome, errors)
+        if self.near is not None:
+            values = await self.near.read_many(keys, errors)
+        else:
+            # Each is loaded as it comes, while others are still under way.
+            for index, outcome in await self._gateway.all(
+                "GET", [Operation.get(key) for key in keys], keys
+            ):
+                values[index] = self._values.value(keys[index], outcome, errors)
         pairs = zip(names.values(), values, strict=True)
         found = {name: value for name, value in pairs if value is not MISSING}
         self._counters.served("hits", len(found))
         self._counters.served("misses", len(keys) - len(found))
         self._error_policy.report("get_many", errors)
-        return found
+        return copied | found
 
     async def has_key(self, key: str) -> bool:
         """Return whether there is a value that can be had."""
-        value = await self._read("has_key", key)
+        if self.near is not None and self.near.copies.has(key):
+            return True
+        value = await self._look("has_key", key)
         return value is not MISSING and value is not _UNKNOWN
 
     async def ttl(self, key: str) -> float | None:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
-        found = await self._find("ttl", key)
-        if not isinstance(found, Stored):
-            return 0.0
-        return self._values.seconds_left(found)
+        near = self.near
+        expiry = near.copies.expiry(key) if near is not None else None
+        if expiry is None:
+            found = await self._find("ttl", key)
+            if isinstance(found, Stored):
+                expiry = (found.expires_at,)
+            elif near is not None and isinstance(found, MomentoError) and near.bridges(found):
+                expiry = near.copies.stale_expiry(key)
+        return self._values.seconds_left(*expiry) if expiry is not None else 0.0
 
     # Writing: payloads are values that went through dumps().
 
@@ -168,7 +209,7 @@ class Store:
         if there is MISSING:
             stamp = self._namespace.stamp()
             stored, ttl = self._values.packed(payload, timeout, stamp, generation)
-            await self._writer.write("get_or_set", key, stored, ttl)
+            await self._writer.write("get_or_set", key, stored, ttl, payload=payload)
         return value if there is MISSING or there is _UNKNOWN else there
 
     @property
@@ -216,6 +257,10 @@ class Store:
 
     async def delete(self, key: str) -> bool:
         """Remove the value and return whether there was one."""
+        with self._writer.writing((key,)):
+            return await self._delete(key)
+
+    async def _delete(self, key: str) -> bool:
         since = self._namespace.stamp()
         outcome = await self._gateway.one(Operation.get(key))
         if outcome is None and not self._gateway.is_owed(key):
@@ -251,13 +296,31 @@ class Store:
         errors: list[MomentoError] = []
         value = self._values.value(key, (await self._gateway.one(Operation.get(key))), errors)
         if not errors:
+            self._note_absence(key, is_absent=value is MISSING)
             return value
+        return self._judged(name, value, errors)
+
+    async def _look(self, name: str, key: str) -> Any:
+        """Do the same where a copy may answer while the service cannot be asked."""
+        if self.near is None:
+            return await self._read(name, key)
+        errors: list[MomentoError] = []
+        return self._judged(name, await self.near.read(key, errors), errors)
+
+    def _judged(self, name: str, value: Any, errors: list[MomentoError]) -> Any:
         self._error_policy.report(name, errors)
-        return MISSING if isinstance(errors[0], StoredValueError) else _UNKNOWN
+        if value is not MISSING or not errors or isinstance(errors[0], StoredValueError):
+            return value
+        return _UNKNOWN
+
+    def _note_absence(self, key: str, *, is_absent: bool) -> None:
+        if is_absent and self.near is not None:
+            self.near.copies.drop(key)
 
     async def _find(self, name: str, key: str) -> Stored | MomentoError | None:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
         found = self._values.opened(key, (await self._gateway.one(Operation.get(key))))
+        self._note_absence(key, is_absent=found is None)
         if isinstance(found, MomentoError):
             self._error_policy.report(name, [found])
         return None if isinstance(found, StoredValueError) else found

@@ -119,6 +119,10 @@ class Values:
         life = self._lifetime(timeout)
         return self.envelope.pack(payload, life.expires_at, made_at, generation), life.ttl
 
+    def expires_at(self, timeout: float | None) -> float | None:
+        """Return when a value with this timeout expires, if it is packed now."""
+        return self._lifetime(timeout).expires_at
+
     def replaced(self, stored: Stored, value: Any) -> tuple[Stored, int]:
         """Return another value that lives as long as this one, and its time to live."""
         changed = self.envelope.pack(

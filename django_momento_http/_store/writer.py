@@ -5,75 +5,129 @@ generation that a clear() ended meanwhile is written once more. It knows nothing
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from .._client.operation import Asked, Operation, Together
 from .._client.responses import Outcome
 from ..exceptions import BadRequest, MomentoError
+from .barrier import Write, Writing
 from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
 from .keys import decode_key
 from .namespace import Namespace
+from .near import KeepWritten, Near
 from .values import Values
 
 # A key of django.contrib.sessions.backends.cache: its cache_key_prefix and a session key.
 _SESSION = re.compile(rb"django\.contrib\.sessions\.cache[A-Za-z0-9]{32}\Z")
 
 
+def _keep_nothing(_: str, __: bytes, ___: float | None) -> None:
+    """Leave no copy."""
+
+
 class Writer:
     """Writes for one store; ``owes`` says whether a write that fails is owed."""
 
     def __init__(
-        self, namespace: Namespace, gateway: Gateway, values: Values, on_error: ErrorPolicy
+        self,
+        namespace: Namespace,
+        gateway: Gateway,
+        values: Values,
+        on_error: ErrorPolicy,
+        near: Near | None,
+        seconds: Callable[[int], float],
     ) -> None:
         self._namespace = namespace
         self._gateway = gateway
         self._values = values
         self._error_policy = on_error
+        self._near = near
+        self._seconds = seconds  # that so many operations may wait
+
+    def writing(self, keys: Collection[str]) -> Writing:
+        """Return what keeps copies out of the way, in a ``with``, while keys are written."""
+        return Writing(self._namespace.barrier, keys, self._seconds)
+
+    def _keeper(self, write: Write | None) -> KeepWritten:
+        return _keep_nothing if write is None or self._near is None else self._near.keeper(write)
 
     async def put(
         self, name: str, key: str, payload: bytes, timeout: float | None, *, owes: bool = False
     ) -> bool:
         """Store a new value, or remove it where the timeout is 0 or less; return whether."""
-        stamp, generation = self._namespace.stamp(), self._namespace.generation
-        stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
-        outcome = await self._gateway.one(self._values.written(key, stored, ttl))
-        if stored.generation != generation.current:
-            # Another's clear() came to light: nobody would read what was just written.
-            stored = stored._replace(generation=generation.current)
-            outcome = await self._values.written(key, stored, ttl)
-        return await self._end(name, key, stored, ttl, outcome, stamp, owes=owes)
+        with self.writing((key,)) as write:
+            stamp, generation = self._namespace.stamp(), self._namespace.generation
+            keep = self._keeper(write)
+            stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
+            outcome = await self._gateway.one(self._values.written(key, stored, ttl))
+            if stored.generation != generation.current:
+                # Another's clear() came to light: nobody would read what was just written.
+                stored = stored._replace(generation=generation.current)
+                outcome = await self._values.written(key, stored, ttl)
+            is_done = await self._end(name, key, stored, ttl, outcome, stamp, write, owes=owes)
+            if is_done and ttl:
+                keep(key, payload, stored.expires_at)
+            return is_done
 
     async def write(
-        self, name: str, key: str, stored: Stored, ttl: int, *, owes: bool = False
+        self,
+        name: str,
+        key: str,
+        stored: Stored,
+        ttl: int,
+        *,
+        owes: bool = False,
+        payload: bytes | None = None,
     ) -> bool:
-        """Store a value as it is, or remove it where the ttl is 0; return whether."""
-        since = self._namespace.stamp() if ttl == 0 else stored.made_at
-        outcome = await self._gateway.one(self._values.written(key, stored, ttl))
-        return await self._end(name, key, stored, ttl, outcome, since, owes=owes)
+        """Store a value as it is, or remove it where the ttl is 0; return whether.
+
+        A copy is left where its payload is given.
+        """
+        with self.writing((key,)) as write:
+            since = self._namespace.stamp() if ttl == 0 else stored.made_at
+            keep = self._keeper(write)
+            is_current = stored.generation == self._namespace.generation.current
+            outcome = await self._gateway.one(self._values.written(key, stored, ttl))
+            is_done = await self._end(name, key, stored, ttl, outcome, since, write, owes=owes)
+            if is_done and ttl and payload is not None and is_current:
+                keep(key, payload, stored.expires_at)
+            return is_done
 
     async def put_many(
         self, payloads: Mapping[str, bytes], timeout: float | None
     ) -> dict[str, Outcome]:
         """Do for many what put() does for one, owing what fails; each is packed as it is sent."""
+        keys = list(payloads)
+        with self.writing(keys) as write:
+            return await self._put_many(payloads, timeout, keys, write)
+
+    async def _put_many(
+        self,
+        payloads: Mapping[str, bytes],
+        timeout: float | None,
+        keys: list[str],
+        write: Write | None,
+    ) -> dict[str, Outcome]:
         stamp, generation = self._namespace.stamp(), self._namespace.generation
         is_removal = timeout is not None and timeout <= 0
-        began, keys = generation.current, list(payloads)
+        keep, expires_at = self._keeper(write), self._values.expires_at(timeout)
+        began = generation.current
         asked = self._makers(payloads, timeout, stamp)
         method = "DELETE" if is_removal else "PUT"
         outcomes = dict(await self._gateway.all(method, asked, keys))
         if generation.current != began:
             outcomes = dict(await Together(asked))
-        again = [
-            asked[index]
-            for index, key in enumerate(keys)
-            if not isinstance(outcomes[index], MomentoError)
-            and self._gateway.is_overtaken(key, stamp)
-        ]
+        done = [n for n in range(len(keys)) if not isinstance(outcomes[n], MomentoError)]
+        again = [index for index in done if self._gateway.is_overtaken(keys[index], stamp)]
         if again:
-            await Together(again)
+            await Together([asked[index] for index in again])
+        if write is not None and not is_removal:
+            write.own.difference_update(keys[index] for index in again)
+            for index in done:
+                keep(keys[index], payloads[keys[index]], expires_at)
         named = {key: outcomes[index] for index, key in enumerate(keys)}
         await self._fail_many(named, stamp, is_removal=is_removal)
         return named
@@ -91,16 +145,18 @@ class Writer:
 
     async def remove(self, key: str, since: int) -> Outcome:
         """Remove what is under a key, owing it where that fails; return what came of it."""
-        outcome: Outcome = await Operation.delete(key)
-        self._note_removal(key, since, outcome)
+        with self.writing((key,)):
+            outcome: Outcome = await Operation.delete(key)
+            self._note_removal(key, since, outcome)
         return outcome
 
     async def remove_many(self, keys: Sequence[str], since: int) -> list[Outcome]:
         """Remove what is under the keys, owing what fails; return what came of it."""
         removals = [Operation.delete(key) for key in keys]
-        outcomes = dict(await self._gateway.all("DELETE", removals, keys))
-        for index, key in enumerate(keys):
-            self._note_removal(key, since, outcomes[index])
+        with self.writing(keys):
+            outcomes = dict(await self._gateway.all("DELETE", removals, keys))
+            for index, key in enumerate(keys):
+                self._note_removal(key, since, outcomes[index])
         return [outcomes[index] for index in range(len(keys))]
 
     def _note_removal(self, key: str, since: int, outcome: Outcome) -> None:
@@ -117,11 +173,14 @@ class Writer:
         ttl: int,
         outcome: Outcome,
         since: int,
+        write: Write | None,
         *,
         owes: bool,
     ) -> bool:
         if not isinstance(outcome, MomentoError):
             if self._gateway.is_overtaken(key, since):
+                if write is not None:
+                    write.own.discard(key)
                 await self._values.written(key, stored, ttl)
             return True
         if owes:

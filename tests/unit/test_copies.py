@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from django_momento_http._client.counters import NearCounters, Tally
 from django_momento_http._store.barrier import LAG, SLOTS, Barrier
 from django_momento_http._store.copies import MISSING, OVERHEAD, Copies, Limits
-from django_momento_http._client.counters import NearCounters, Tally
 
 AGE, STALE = 5.0, 60.0
 PATIENCE = 1.0  # of a write

@@ -10,8 +10,8 @@ import pytest
 
 from django_momento_http._store import barrier, copies
 from django_momento_http._store.copies import MISSING, OVERHEAD
-from tests.unit.test_copies import Rig
 from tests.backend.test_owed_interrupts import NEVER_AGAIN, Interrupted, signalled
+from tests.unit.test_copies import Rig
 
 FILES = {barrier.__file__, copies.__file__}
 # One point in so many is tried, another each time; 1 tries all.

@@ -1,0 +1,91 @@
+"""Reads that ask the service and leave copies in this process, and writes that do.
+
+It knows stored values and what the service answers; ``copies`` knows how long each copy answers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from .._client.counters import NearCounters
+from .._client.operation import Operation
+from .._client.responses import Outcome
+from .._conf.options import Options
+from ..exceptions import CircuitOpen, MomentoError, RateLimited
+from .barrier import Write
+from .copies import MISSING, Copies, Limits, Moment
+from .gateway import Gateway
+from .namespace import Namespace
+from .values import Values
+
+# Keeps a serialized value that was stored, and expires then in seconds since 1970.
+KeepWritten = Callable[[str, bytes, float | None], None]
+
+
+class Near:
+    """What one store does with copies; they answer by themselves, without a plan."""
+
+    def __init__(
+        self,
+        options: Options,
+        namespace: Namespace,
+        gateway: Gateway,
+        values: Values,
+        counters: NearCounters,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        limits = Limits(options.near_max_age, options.near_max_stale, options.near_max_bytes)
+        times = (clock, wall_clock)
+        self.copies = Copies(namespace.barrier, namespace.generation, limits, counters, *times)
+        self._gateway = gateway
+        self._values = values
+        self._loads = options.serializer.codec.loads
+        self._bridges = options.on_error == "miss"
+
+    async def read(self, key: str, errors: list[MomentoError]) -> Any:
+        """Return the service's value, or MISSING, with what went wrong added to the errors.
+
+        While it cannot be asked, a copy of before may answer.
+        """
+        since = self.copies.moment()
+        return self._taken(key, await self._gateway.one(Operation.get(key)), errors, since)
+
+    async def read_many(self, keys: Sequence[str], errors: list[MomentoError]) -> list[Any]:
+        """Do the same for many."""
+        since, values = self.copies.moment(), [MISSING] * len(keys)
+        reads = [Operation.get(key) for key in keys]
+        for index, outcome in await self._gateway.all("GET", reads, keys):
+            values[index] = self._taken(keys[index], outcome, errors, since)
+        return values
+
+    def _taken(self, key: str, outcome: Outcome, errors: list[MomentoError], since: Moment) -> Any:
+        copies = self.copies
+        epoch = copies.epoch
+        found = self._values.opened(key, outcome)
+        if found is None:
+            # Nor may it come back in an outage.
+            copies.drop(key)
+            return MISSING
+        if isinstance(found, MomentoError):
+            errors.append(found)
+            return copies.get_stale(key) if self.bridges(found) else MISSING
+        keep = partial(copies.keep, key, expires_at=found.expires_at, since=since, epoch=epoch)
+        return self._values.load(found, errors, keep)
+
+    def bridges(self, error: MomentoError) -> bool:
+        """Whether a copy of before may answer in place of this error."""
+        return self._bridges and (error.transient or isinstance(error, CircuitOpen | RateLimited))
+
+    def keeper(self, write: Write) -> KeepWritten:
+        """Return what keeps what is stored from now on."""
+        copies, loads, values = self.copies, self._loads, self._values
+        epoch, since = copies.epoch, copies.moment()
+
+        def keep(key: str, payload: bytes, expires_at: float | None) -> None:
+            # Until the marker could be read, nothing can be said of a value.
+            if values.can_judge:
+                copies.keep(key, bytes(payload), loads, expires_at, since, epoch, write)
+
+        return keep
