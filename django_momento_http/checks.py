@@ -9,12 +9,13 @@ W002   sessions are kept in the cache alone, and end before SESSION_COOKIE_AGE
 W003   SERIALIZER is "json" where the cache middleware stores responses
 W004   SERIALIZER is "json" where sessions may hold what JSON cannot
 W005   the token says of itself that it has expired
-W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER, SIGNING_KEY or MAX_TTL
+W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER, SIGNING_KEY, MAX_TTL, NEAR_*
 W007   ON_ERROR is "miss" where request limits or login locks are counted
 W008   the token looks typed into the settings (only with ``check --deploy``)
 W009   an option stands beside OPTIONS, or OPTIONS is misspelt: nobody reads it
 W010   SIGNING_KEY is short, so that it could be guessed
 W011   the v1 key in TOKEN names a host that is not Momento's
+W012   NEAR_MAX_AGE is set where request limits or login locks are counted
 =====  ============================================================================
 
 Each id stands behind ``django_momento_http.``. All run offline and look only at aliases whose
@@ -28,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -37,7 +39,7 @@ from django.core import checks
 from ._conf.credentials import expiry_of
 from ._conf.frames import EmptiedFrames
 from ._diagnostics.advice import CORRECT, NEW_KEY
-from ._diagnostics.aliases import Alias, built, is_misspelt_options, misplaced
+from ._diagnostics.aliases import Alias, built, counters_of_limits, is_misspelt_options, misplaced
 from ._redaction import shown
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
@@ -45,6 +47,8 @@ _SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backend
 _JSON_SESSIONS = "django.contrib.sessions.serializers.JSONSerializer"
 _UNREADABLE = "they may not be able to read each other's values"
 _FORGOTTEN = "a clear() through the lower is forgotten before values of the higher expire"
+_NEAR = ("NEAR_MAX_AGE", "NEAR_MAX_STALE", "NEAR_MAX_BYTES")
+_OLDER = "through one alias a value may be seen that is older than through another"
 # A shorter key is likely to be made of words; secrets.token_urlsafe(32) has 43 characters.
 _SHORT_KEY = 32
 _HOST_OF_MOMENTO = ".momentohq.com"
@@ -59,6 +63,7 @@ _MUST_AGREE: tuple[tuple[str, Callable[[Alias], object], str], ...] = (
     ("SERIALIZER", lambda alias: alias.options.serializer.code, _UNREADABLE),
     ("SIGNING_KEY", lambda alias: alias.options.signing_key, _UNREADABLE),
     ("MAX_TTL", lambda alias: alias.options.max_ttl, _FORGOTTEN),
+    *((name, attrgetter(f"options.{name.lower()}"), _OLDER) for name in _NEAR),
 )
 
 
@@ -238,7 +243,7 @@ def _aliases_disagree(project: Project) -> Iterator[Finding]:
 
 
 def _limits_unguarded(project: Project) -> Iterator[Finding]:
-    for user, name in _counters_of_limits():
+    for user, name in counters_of_limits():
         for alias in project.named(name):
             if alias.options.on_error == "miss":
                 yield Finding(
@@ -248,6 +253,18 @@ def _limits_unguarded(project: Project) -> Iterator[Finding]:
                     'Give it an alias with ON_ERROR "raise", or one on a cache that counts'
                     " atomically (add and incr are not atomic here). If this is what you want,"
                     " silence this check.",
+                )
+
+
+def _limits_from_copies(project: Project) -> Iterator[Finding]:
+    for user, name in counters_of_limits():
+        for alias in project.named(name):
+            if alias.options.near_max_age:
+                yield Finding(
+                    alias.name,
+                    f"{user} counts in this cache, and NEAR_MAX_AGE {alias.options.near_max_age:g}"
+                    " lets each process read counts of so many seconds ago.",
+                    "Give it an alias of its own, with a KEY_PREFIX and without NEAR_MAX_AGE.",
                 )
 
 
@@ -318,18 +335,5 @@ CHECKS = (
     Check("W009", _beside_options),
     Check("W010", _short_signing_key),
     Check("W011", _key_names_a_foreign_host),
+    Check("W012", _limits_from_copies),
 )
-
-# What they ask of settings
-
-
-def _counters_of_limits() -> Iterator[tuple[str, object]]:
-    """Yield who counts requests or failed logins in a cache, and the alias that it uses."""
-    rest = getattr(settings, "REST_FRAMEWORK", None)
-    if isinstance(rest, Mapping) and rest.get("DEFAULT_THROTTLE_CLASSES"):
-        yield "Django REST framework's throttling", "default"
-    if hasattr(settings, "RATELIMIT_USE_CACHE") or "django_ratelimit" in settings.INSTALLED_APPS:
-        yield "django-ratelimit", getattr(settings, "RATELIMIT_USE_CACHE", "default")
-    handler = str(getattr(settings, "AXES_HANDLER", ""))
-    if hasattr(settings, "AXES_CACHE") or handler.endswith(".AxesCacheHandler"):
-        yield "django-axes", getattr(settings, "AXES_CACHE", "default")

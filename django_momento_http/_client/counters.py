@@ -46,7 +46,7 @@ class NearCounters:
     def __init__(self) -> None:
         self.hits = Tally()  # values given
         self.looks = Tally()  # other questions answered
-        self.stale = Tally()  # answered while the service could not be asked
+        self.stale = Tally()  # either, while the service could not be asked
         self.evictions = Tally()
         self._copies: tuple[weakref.ref[Held], ...] = ()
         self._lock = threading.RLock()
@@ -61,7 +61,7 @@ class NearCounters:
         """Return all counts as they stand."""
         copies = [each for each in (reference() for reference in self._copies) if each is not None]
         return {
-            "near_hits": self.hits.total + self.looks.total,
+            "near_hits": self.hits.total + self.looks.total + self.stale.total,
             "near_entries": sum(map(len, copies)),
             "near_bytes": sum(each.size for each in copies),
             "near_evictions": self.evictions.total,

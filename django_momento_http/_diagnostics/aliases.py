@@ -3,7 +3,7 @@
 It knows how settings name them and what they were built from, and judges nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -98,3 +98,15 @@ def built() -> Iterator[tuple[str, Alias | ImproperlyConfigured]]:
         else:
             config = backend._config  # noqa: SLF001 - what it was built from, for no one else
             yield name, Alias(name, config.options, config.key_prefix, backend.default_timeout)
+
+
+def counters_of_limits() -> Iterator[tuple[str, object]]:
+    """Yield who counts requests or failed logins in a cache, and the alias that it uses."""
+    rest = getattr(settings, "REST_FRAMEWORK", None)
+    if isinstance(rest, Mapping) and rest.get("DEFAULT_THROTTLE_CLASSES"):
+        yield "Django REST framework's throttling", "default"
+    if hasattr(settings, "RATELIMIT_USE_CACHE") or "django_ratelimit" in settings.INSTALLED_APPS:
+        yield "django-ratelimit", getattr(settings, "RATELIMIT_USE_CACHE", "default")
+    handler = str(getattr(settings, "AXES_HANDLER", ""))
+    if hasattr(settings, "AXES_CACHE") or handler.endswith(".AxesCacheHandler"):
+        yield "django-axes", getattr(settings, "AXES_CACHE", "default")

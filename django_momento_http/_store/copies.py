@@ -34,7 +34,7 @@ _SPARED = 64
 _ENDLESS = float("inf")
 
 
-class Moment(NamedTuple):
+class Instant(NamedTuple):
     """When something was asked for, by both clocks."""
 
     clock: float
@@ -74,7 +74,7 @@ class Copy:
         payload: bytes,
         loads: Callable[[bytes], Any],
         expires_at: float | None,
-        since: Moment,
+        since: Instant,
         epoch: int,
     ) -> None:
         self.payload = payload
@@ -218,9 +218,9 @@ class Copies:
 
     # Keeping
 
-    def moment(self) -> Moment:
+    def moment(self) -> Instant:
         """Return the present: call it before what is to be kept is asked for."""
-        return Moment(self._clock(), self._wall_clock())
+        return Instant(self._clock(), self._wall_clock())
 
     @property
     def epoch(self) -> int:
@@ -233,7 +233,7 @@ class Copies:
         payload: bytes,
         loads: Callable[[bytes], Any],
         expires_at: float | None,
-        since: Moment,
+        since: Instant,
         epoch: int,
         write: Write | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from .._client.responses import Outcome
 from .._conf.options import Options
 from ..exceptions import CircuitOpen, MomentoError, RateLimited
 from .barrier import Write
-from .copies import MISSING, Copies, Limits, Moment
+from .copies import MISSING, Copies, Instant, Limits
 from .gateway import Gateway
 from .namespace import Namespace
 from .values import Values
@@ -60,7 +60,7 @@ class Near:
             values[index] = self._taken(keys[index], outcome, errors, since)
         return values
 
-    def _taken(self, key: str, outcome: Outcome, errors: list[MomentoError], since: Moment) -> Any:
+    def _taken(self, key: str, outcome: Outcome, errors: list[MomentoError], since: Instant) -> Any:
         copies = self.copies
         epoch = copies.epoch
         found = self._values.opened(key, outcome)

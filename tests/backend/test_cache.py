@@ -931,6 +931,11 @@ def test_stats_of_a_new_backend(make_cache: Make, server: RunningServer) -> None
         "billed_operations",
         "owed",
         "paid",
+        "near_hits",
+        "near_entries",
+        "near_bytes",
+        "near_evictions",
+        "near_stale",
     }
     assert set(numbers.values()) == {0}
     assert not server.requests

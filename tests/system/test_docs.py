@@ -265,6 +265,21 @@ def test_several_aliases(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(services) == 1
 
 
+@holds('copies: MOMENTO = {"BACKEND": "django_')
+@pytest.mark.usefixtures("account")
+def test_an_alias_with_copies(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One alias keeps copies, the other asks each time, and no check has anything to say."""
+    with running_server(caches=("my-cache",), token="key-of-the-readme") as server:
+        monkeypatch.setenv("MOMENTO_ENDPOINT", server.endpoint)
+        with override_settings(CACHES=run(code)["CACHES"]):
+            assert checks.check_settings() == []
+            for alias in ("default", "exact"):
+                caches[alias].set("key", alias)
+                assert [caches[alias].get("key") for _ in range(3)] == [alias] * 3
+        methods = [request.method for request in server.requests if request.key[:1] != b"\xff"]
+    assert methods == ["PUT", "PUT", "GET", "GET", "GET"]
+
+
 @holds("settings: from pathlib import Path")
 def test_a_callable_token(code: str, server: RunningServer, tmp_path: Path) -> None:
     """It is asked again when the service refuses the token that it gave before."""

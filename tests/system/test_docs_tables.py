@@ -97,6 +97,25 @@ def test_how_long_a_signing_key_should_be() -> None:
     assert f"at least {characters}" in prose("deployment")
 
 
+@about("seen", "asks", "kinds of data")
+def test_what_copies_answer(server: RunningServer) -> None:
+    """Each method is in both tables, or asks nobody; those that copies answer send no request."""
+    methods = {name for row in rows("methods") for name in quoted(row[0])}
+    asked = {name for row in rows("asks") for name in quoted(row[0])}
+    writes = {name for row in rows("seen") for name in quoted(row[0])}
+    assert {name.partition("(")[0] for name in methods} == asked | writes | {"close", "stats"}
+    [answered, _] = (quoted(row[0]) for row in rows("asks"))
+    with server.override_settings(**PATIENT, NEAR_MAX_AGE=3600):
+        cache.set("key", 1)
+        server.forget_requests()
+        for name in set(answered) - {"in"}:
+            getattr(cache, name)(
+                *{"get_many": (["key"],), "get_or_set": ("key", 2)}.get(name, ("key",))
+            )
+        assert "key" in cache
+        assert not server.requests
+
+
 @about("migrating")
 def test_the_migrating_table() -> None:
     """It names options of this backend only, and all that Django's RedisCache reads itself."""

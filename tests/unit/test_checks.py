@@ -272,6 +272,28 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
         {"default": momento(), "AXES_HANDLER": "axes.handlers.cache.AxesCacheHandler"},
         "django-axes counts",
     ),
+    *(
+        ("W006", {"CACHES": {"default": momento(), "b": momento(**{name: 7})}}, f"but not {name}:")
+        for name in ("NEAR_MAX_AGE", "NEAR_MAX_STALE", "NEAR_MAX_BYTES")
+    ),
+    (
+        "W012",
+        {
+            "default": momento(NEAR_MAX_AGE=5, ON_ERROR="raise"),
+            "REST_FRAMEWORK": {"DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.X"]},
+        },
+        "NEAR_MAX_AGE 5 lets each process read counts of",
+    ),
+    (
+        "W012",
+        {"default": momento(NEAR_MAX_AGE=0.5, ON_ERROR="raise"), "RATELIMIT_USE_CACHE": "default"},
+        "django-ratelimit counts",
+    ),
+    (
+        "W012",
+        {"default": momento(NEAR_MAX_AGE=5, ON_ERROR="raise"), "AXES_CACHE": "default"},
+        "django-axes counts",
+    ),
     ("W009", {"default": momento() | {"ON_ERROR": "raise"}}, "ON_ERROR stands beside OPTIONS"),
     ("W009", {"default": momento() | {"max_ttl": 60}}, '"OPTIONS": {"max_ttl": ...}'),
     ("W009", {"default": momento() | {"OPTION": {}}}, "'OPTION' is not OPTIONS"),
@@ -304,6 +326,14 @@ def test_warnings(settings: Any, name: str, changes: dict[str, Any], text: str) 
 
 
 QUIET: list[dict[str, Any]] = [
+    {"default": momento(NEAR_MAX_AGE=5), "SESSION_ENGINE": CACHED_DB},
+    {
+        "CACHES": {
+            "default": momento(NEAR_MAX_AGE=5),
+            "limits": momento(ON_ERROR="raise", KEY_PREFIX="limits"),
+        },
+        "RATELIMIT_USE_CACHE": "limits",
+    },
     {"default": momento(TIMEOUT=86400)},
     {"default": momento(TIMEOUT=None, MAX_TTL=None)},
     {"default": momento(), "SESSION_ENGINE": CACHED, "SESSION_COOKIE_AGE": 86400},

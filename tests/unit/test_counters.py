@@ -23,6 +23,11 @@ def test_a_fresh_client_has_done_nothing() -> None:
         "bytes_out": 0,
         "billed_operations": 0,
         "paid": 0,
+        "near_hits": 0,
+        "near_entries": 0,
+        "near_bytes": 0,
+        "near_evictions": 0,
+        "near_stale": 0,
     }
 
 

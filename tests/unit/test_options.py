@@ -65,6 +65,9 @@ def cell_host(region: str) -> str:
     return ENDPOINTS[region].removeprefix("https://api.cache.")
 
 
+NO_SECONDS = (-1, math.inf, math.nan, "soon", None, False, True)
+
+
 def test_documented_example_gives_the_documented_defaults() -> None:
     """A region and a token are enough; everything else has the documented default."""
     options = read()
@@ -84,6 +87,8 @@ def test_documented_example_gives_the_documented_defaults() -> None:
     assert options.compress_min_bytes == 1024
     assert options.signing_key is None
     assert options.clear_max_age == 10
+    assert (options.near_max_age, options.near_max_stale) == (0, 60)
+    assert options.near_max_bytes == 33554432
 
 
 def test_rules_list_every_documented_option_once() -> None:
@@ -104,6 +109,9 @@ def test_rules_list_every_documented_option_once() -> None:
         "COMPRESSOR": "zlib",
         "COMPRESS_MIN_BYTES": 1024,
         "SIGNING_KEY": None,
+        "NEAR_MAX_AGE": 0,
+        "NEAR_MAX_STALE": 60,
+        "NEAR_MAX_BYTES": 32 * 1024 * 1024,
         "CLEAR_MAX_AGE": 10,
     }
     assert len({rule.name for rule in RULES}) == len(RULES)
@@ -141,6 +149,13 @@ def test_rules_list_every_documented_option_once() -> None:
         ("CLEAR_MAX_AGE", "0.5", 0.5),
         ("CLEAR_MAX_AGE", 1_000_000, 1_000_000.0),
         ("CLEAR_MAX_AGE", None, None),
+        ("NEAR_MAX_AGE", 0, 0.0),
+        ("NEAR_MAX_AGE", "2.5", 2.5),
+        ("NEAR_MAX_AGE", 86400, 86400.0),
+        ("NEAR_MAX_STALE", 0, 0.0),
+        ("NEAR_MAX_STALE", "300", 300.0),
+        ("NEAR_MAX_BYTES", 0, 0),
+        ("NEAR_MAX_BYTES", "1000000", 1_000_000),
     ],
 )
 def test_good_value_is_taken(option: str, given: object, meaning: object) -> None:
@@ -247,6 +262,12 @@ def test_good_value_is_taken(option: str, given: object, meaning: object) -> Non
         ("CLEAR_MAX_AGE", math.nan),
         ("CLEAR_MAX_AGE", "soon"),
         ("CLEAR_MAX_AGE", False),
+        *((name, given) for name in ("NEAR_MAX_AGE", "NEAR_MAX_STALE") for given in NO_SECONDS),
+        ("NEAR_MAX_BYTES", -1),
+        ("NEAR_MAX_BYTES", 0.5),
+        ("NEAR_MAX_BYTES", None),
+        ("NEAR_MAX_BYTES", True),
+        ("NEAR_MAX_BYTES", "32 MB"),
     ],
 )
 def test_bad_value_is_refused(option: str, given: object) -> None:
@@ -707,6 +728,7 @@ def test_same_settings_are_remembered() -> None:
         ("MAX_CONNECTIONS", 1, True),
         ("MAX_CONNECTIONS", 1, 1.0),
         ("CLEAR_MAX_AGE", 0, False),
+        ("NEAR_MAX_AGE", 1, True),
         ("ALLOW_PLAIN_HTTP", True, 1),
     ],
 )
