@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .._client.counters import NearCounters
+from .._client.counters import Counters
 from .._client.operation import Operation
 from .._client.responses import Outcome
 from .._conf.options import Options
 from ..exceptions import CircuitOpen, MomentoError, RateLimited
 from .barrier import Write
 from .copies import MISSING, Copies, Instant, Limits
+from .error_policy import ErrorPolicy
 from .gateway import Gateway
 from .namespace import Namespace
 from .values import Values
@@ -32,17 +33,31 @@ class Near:
         namespace: Namespace,
         gateway: Gateway,
         values: Values,
-        counters: NearCounters,
+        error_policy: ErrorPolicy,
+        counters: Counters,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         limits = Limits(options.near_max_age, options.near_max_stale, options.near_max_bytes)
-        times = (clock, wall_clock)
-        self.copies = Copies(namespace.barrier, namespace.generation, limits, counters, *times)
+        shared = namespace.barrier, namespace.generation
+        self.copies = Copies(*shared, limits, counters.near, clock, wall_clock)
         self._gateway = gateway
         self._values = values
+        self._error_policy = error_policy
+        self._counters = counters
         self._loads = options.serializer.codec.loads
         self._bridges = options.on_error == "miss"
+
+    async def get(self, key: str, default: Any) -> Any:
+        """Return the value, from a copy that came meanwhile or the service, or the default."""
+        value = self.copies.get(key)
+        if value is not MISSING:
+            return value
+        errors: list[MomentoError] = []
+        value = await self.read(key, errors)
+        self._error_policy.report("get", errors)
+        self._counters.served("misses" if value is MISSING else "hits")
+        return default if value is MISSING else value
 
     async def read(self, key: str, errors: list[MomentoError]) -> Any:
         """Return the service's value, or MISSING, with what went wrong added to the errors.

@@ -61,8 +61,8 @@ class Store:
         # Copies in this process, or none.
         self.near: Near | None = None
         if options.near_max_age:
-            counters, clocks = self._counters.near, (clock, wall_clock)
-            self.near = Near(options, namespace, self._gateway, values, counters, *clocks)
+            shared = namespace, self._gateway, values, self._error_policy, self._counters
+            self.near = Near(options, *shared, clock, wall_clock)
         self._writer = Writer(
             namespace, self._gateway, values, self._error_policy, self.near, self._seconds
         )
@@ -97,7 +97,7 @@ class Store:
     async def get(self, key: str, default: Any) -> Any:
         """Return the value, or the default."""
         if self.near is not None:
-            return await self._get_near(self.near, key, default)
+            return await self.near.get(key, default)
         asked = Operation("GET", key)
         # As the gateway does, in fewer steps: this is the method that is called most.
         is_due = self._age.is_due(self._max_age)
@@ -109,16 +109,6 @@ class Store:
         value = self._values.value(key, outcome, errors)
         if errors:
             self._error_policy.report("get", errors)
-        self._counters.served("misses" if value is MISSING else "hits")
-        return default if value is MISSING else value
-
-    async def _get_near(self, near: Near, key: str, default: Any) -> Any:
-        value = near.copies.get(key)
-        if value is not MISSING:
-            return value
-        errors: list[MomentoError] = []
-        value = await near.read(key, errors)
-        self._error_policy.report("get", errors)
         self._counters.served("misses" if value is MISSING else "hits")
         return default if value is MISSING else value
 
