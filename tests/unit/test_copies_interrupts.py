@@ -1,6 +1,5 @@
 """Copies and signal handlers: whatever one raises, or does to the same cache, at whatever point."""
 
-import os
 import pickle
 import random
 from collections.abc import Callable
@@ -11,11 +10,12 @@ import pytest
 from django_momento_http._store import barrier, copies
 from django_momento_http._store.copies import MISSING, OVERHEAD
 from tests.backend.test_owed_interrupts import NEVER_AGAIN, Interrupted, signalled
+from tests.support.sizes import sized
 from tests.unit.test_copies import Rig
 
 FILES = {barrier.__file__, copies.__file__}
-# One point in so many is tried, another each time; 1 tries all.
-STEP = int(os.environ.get("COPIES_INTERRUPTS_STEP", "3"))
+# One point in so many is tried, another each time.
+STEP = sized(3, 1)
 # Room for three entries.
 ROOM = 3 * (OVERHEAD + 60)
 
