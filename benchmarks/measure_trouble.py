@@ -117,7 +117,7 @@ class ShareOfFaults(Faults):
         self._chance = chance
         self.is_on = False
 
-    def take(self, exchange: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
+    def take(self, request: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
         """Return what the request is given instead of a true answer."""
         return self._fault if self.is_on and self._chance.random() < self._share else None
 

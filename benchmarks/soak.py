@@ -85,7 +85,7 @@ class MixedFaults(Faults):
         self._chance = chance
         self._began = time.monotonic()
 
-    def take(self, exchange: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
+    def take(self, request: PartialRequest) -> Fault | None:  # noqa: ARG002 - the base's signature
         """Return what the request is given instead of a true answer."""
         age = time.monotonic() - self._began
         if age < CALM_SECONDS:

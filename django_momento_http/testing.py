@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 # What Django itself reads from a CACHES entry; everything else is an option of the backend.
 _DJANGO_KEYS = frozenset({"LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"})
-# Generous: the server's thread answers within microseconds unless it died.
-_PATIENCE = 10.0
+# In seconds. Generous: the server's thread answers within microseconds unless it died.
+_LONGEST_WAIT = 10.0
 
 
 class _Clock:
@@ -121,11 +121,11 @@ class RunningServer:
                 result.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
-        return result.result(_PATIENCE)
+        return result.result(_LONGEST_WAIT)
 
     def _start(self) -> None:
         self._thread.start()
-        self._started.result(_PATIENCE)
+        self._started.result(_LONGEST_WAIT)
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)

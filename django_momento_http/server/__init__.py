@@ -15,8 +15,8 @@ Imports point down, and never sideways::
     reader   sender   rendering        bytes to requests, answers to bytes
     service                            what is answered
     target   faults   store            what a request asks for; how an answer misbehaves; items
-    limits   messages                  configuration; what the rooms hand each other
-    hosts    memory   patience         by which names, with how much memory, for how long
+    limits   messages                  configuration, and what it bounds; what modules hand over
+    hosts                              the names by which the server may be called
 """
 
 from .connection import ClientConnection

@@ -11,10 +11,8 @@ from io import BytesIO
 from typing import Any
 
 from .hosts import is_named
-from .limits import MAX_ITEM
-from .memory import Allowance, Share
-from .messages import Answer, PartialRequest, Refused, Reply
-from .patience import Patience
+from .limits import MAX_ITEM, Allowance, IdleTimer, Share
+from .messages import Answer, Delivery, PartialRequest, Refused
 from .reader import MAX_HEAD, Head, Malformed, Reader
 from .rendering import render
 from .sender import Sender
@@ -69,11 +67,11 @@ class ClientConnection(asyncio.BufferedProtocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._service = shared.service
-        self._patience = Patience(shared.clock)
+        self._idle = IdleTimer(shared.clock)
         self._reader = Reader(self)
         self._transport: asyncio.Transport
         self._sender: Sender
-        self._exchange: PartialRequest | None = None  # whose body is arriving
+        self._request: PartialRequest | None = None  # whose body is arriving
         self._expects = False
         self._body = BytesIO()
         # Whoever waits for room for a body has it for the head, never the other way round.
@@ -88,7 +86,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin, unless there are too many."""
         self._transport = transport
-        self._sender = Sender(transport, self._service.store, self._patience, self._go_on)
+        self._sender = Sender(transport, self._service.store, self._idle, self._go_on)
         if self._shared.is_full():
             self._refuse(_FULL)
             self._close_when_done()
@@ -123,7 +121,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep the connection while there is something to answer."""
         self._is_half_closed = True
-        self._patience.start()  # who has left altogether says no more than this
+        self._idle.start()  # who has left altogether says no more than this
         return self._is_busy()
 
     def pause_writing(self) -> None:
@@ -154,7 +152,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def keeps_waiting(self, seconds: float) -> bool:
         """Say whether the peer has kept the server waiting for so long."""
-        return self._patience.is_over(seconds)
+        return self._idle.is_over(seconds)
 
     # Called by the reader.
 
@@ -166,10 +164,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._is_ending:
             return
         self._expects = head.expects
-        self._exchange = self._service.admit(head.method, head.target, head.token, head.length)
-        if self._exchange.refusal is not None:
+        self._request = self._service.admit(head.method, head.target, head.token, head.length)
+        if self._request.refusal is not None:
             if self._expects:
-                self._answer(self._exchange, close=True)
+                self._answer(self._request, close=True)
             return
         needed = self._needed(head)
         if needed:
@@ -179,18 +177,18 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def take(self, data: bytes) -> None:
         """Keep the body of a PUT, up to the limit; read past everything else."""
-        exchange = self._exchange
-        if exchange is None or exchange.refusal is not None or exchange.method != "PUT":
+        request = self._request
+        if request is None or request.refusal is not None or request.method != "PUT":
             return
         self._body.write(data)
-        self._service.weigh(exchange, self._body.tell())
-        if exchange.refusal is not None:
+        self._service.weigh(request, self._body.tell())
+        if request.refusal is not None:
             self._forget_body()
 
     def finish(self, *, keep_alive: bool) -> None:
         """Answer."""
-        if self._exchange is not None:
-            self._answer(self._exchange, close=not keep_alive)
+        if self._request is not None:
+            self._answer(self._request, close=not keep_alive)
 
     # Inside.
 
@@ -203,7 +201,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         position = 0
         while position < end and not self._is_ending and not self._is_busy():
             if self._reader.is_between:
-                self._patience.start()
+                self._idle.start()
             try:
                 position = self._reader.step(data, position, end)
             except Malformed:
@@ -242,10 +240,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _wait_for(self, room: Share, size: int) -> None:
         room.take(size)
         if room.is_awaited:
-            self._patience.stop()
+            self._idle.stop()
 
     def _go_on_after_waiting(self) -> None:
-        self._patience.start()
+        self._idle.start()
         self._go_on()
 
     def _continue(self) -> None:
@@ -258,7 +256,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._sender.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _forget_request(self) -> None:
-        self._exchange = None
+        self._request = None
         self._head_room.give_back()
         self._forget_body()
 
@@ -267,19 +265,19 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._body = BytesIO()
         self._body_room.give_back()
 
-    def _answer(self, exchange: PartialRequest, *, close: bool) -> None:
-        reply = self._service.reply(exchange, self._body.getvalue())
+    def _answer(self, request: PartialRequest, *, close: bool) -> None:
+        delivery = self._service.answer(request, self._body.getvalue())
         self._forget_request()
-        self._is_ending = close or reply.drop is not None
-        head, body = render(reply, close=close, bodiless=exchange.method == "HEAD")
-        if reply.delay > 0:
-            self._sender.send_late(reply.delay, head, body, reply.answer.item)
+        self._is_ending = close or delivery.drop is not None
+        head, body = render(delivery, close=close, bodiless=request.method == "HEAD")
+        if delivery.delay > 0:
+            self._sender.send_late(delivery.delay, head, body, delivery.answer.item)
         else:
-            self._sender.send(head, body, reply.answer.item)
+            self._sender.send(head, body, delivery.answer.item)
 
     def _refuse(self, answer: Answer) -> None:
         """Answer something that is no request for the service, and end."""
         if not self._is_ending:
             self._is_ending = True
             self._forget_request()
-            self._sender.send(*render(Reply(answer), close=True, bodiless=False))
+            self._sender.send(*render(Delivery(answer), close=True, bodiless=False))

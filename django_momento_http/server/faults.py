@@ -47,10 +47,10 @@ class Faults:
         """Forget all of them."""
         self._waiting.clear()
 
-    def take(self, exchange: PartialRequest) -> Fault | None:
+    def take(self, request: PartialRequest) -> Fault | None:
         """Return the first fault for this request and count it down."""
         for index, (fault, times) in enumerate(self._waiting):
-            if fault.method not in (None, exchange.method) or fault.key not in (None, exchange.key):
+            if fault.method not in (None, request.method) or fault.key not in (None, request.key):
                 continue
             if times == 1:
                 del self._waiting[index]

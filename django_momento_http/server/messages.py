@@ -1,4 +1,4 @@
-"""What the rooms of the server hand each other. Values only: nothing is decided here."""
+"""What the modules of the server hand each other. Values only: nothing is decided here."""
 
 import time
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
     item: Item | None = None
 
 
-class Reply(NamedTuple):
+class Delivery(NamedTuple):
     """An answer and how it is delivered."""
 
     answer: Answer

@@ -3,19 +3,19 @@
 from functools import lru_cache
 from http.client import responses
 
-from .messages import Reply
+from .messages import Delivery
 
 
-def render(reply: Reply, *, close: bool, bodiless: bool) -> tuple[bytes, bytes]:
-    """Return the head and the body to send, cut where the reply says so."""
-    status, body, headers, _ = reply.answer
-    if reply.drop in ("before", "after"):
+def render(delivery: Delivery, *, close: bool, bodiless: bool) -> tuple[bytes, bytes]:
+    """Return the head and the body to send, cut where the delivery says so."""
+    status, body, headers, _ = delivery.answer
+    if delivery.drop in ("before", "after"):
         return b"", b""
     bodiless = bodiless or _is_bodiless(status)
-    if reply.drop == "body" and not bodiless:
+    if delivery.drop == "body" and not bodiless:
         return _head(status, len(body) + 1, headers, close=close), body
     head = _head(status, len(body), headers, close=close)
-    if reply.drop:
+    if delivery.drop:
         return head[: len(head) // 2], b""
     return head, b"" if bodiless else body
 

@@ -7,8 +7,8 @@ is stored. It knows nothing of requests.
 import asyncio
 from collections.abc import Callable
 
+from .limits import IdleTimer
 from .messages import Item
-from .patience import Patience
 from .store import ItemStore
 
 # Small, because each connection may have one waiting; large enough that copying costs more.
@@ -22,13 +22,13 @@ class Sender:
         self,
         transport: asyncio.Transport,
         store: ItemStore,
-        patience: Patience,
+        idle: IdleTimer,
         when_sent: Callable[[], None],
     ) -> None:
         transport.set_write_buffer_limits(high=0)  # paused until the socket has taken everything
         self._transport = transport
         self._store = store
-        self._patience = patience
+        self._idle = idle
         self._when_sent = when_sent
         self._body = b""
         self._sent = 0  # of the body
@@ -49,7 +49,7 @@ class Sender:
     def send_late(self, delay: float, head: bytes, body: bytes, item: Item | None) -> None:
         """Hold an answer back for some seconds."""
         self._hold(body, item)
-        self._patience.stop()
+        self._idle.stop()
         self._timer = asyncio.get_running_loop().call_later(delay, self._begin_late, head)
 
     def pause(self) -> None:
@@ -71,7 +71,7 @@ class Sender:
         self._let_go()
 
     def _begin(self, head: bytes) -> None:
-        self._patience.start()
+        self._idle.start()
         self._sent = _PIECE
         if head:
             self._transport.write(head + self._body[:_PIECE])

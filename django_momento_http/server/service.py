@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from .faults import Fault, Faults
 from .limits import MAX_ITEM, Config, TokenBucket
-from .messages import Answer, PartialRequest, Refused, Reply, ServedRequest
+from .messages import Answer, Delivery, PartialRequest, Refused, ServedRequest
 from .store import ItemStore
 from .target import read_key, read_target, read_ttl
 
@@ -36,34 +36,34 @@ class Service:
 
     def admit(self, method: str, target: bytes, token: bytes, length: int) -> PartialRequest:
         """Read a request's head; ``refusal`` is set where it already decides the answer."""
-        exchange = PartialRequest(method)
+        request = PartialRequest(method)
         try:
-            parameters = read_target(exchange, target)
+            parameters = read_target(request, target)
             may_write = self._authorize(token or parameters.get(b"token", b""))
-            exchange.key = read_key(parameters)
-            self._check(exchange, parameters, may_write=may_write)
-            self.weigh(exchange, length)
+            request.key = read_key(parameters)
+            self._check(request, parameters, may_write=may_write)
+            self.weigh(request, length)
         except Refused as refused:
-            exchange.refusal = refused.answer
-        return exchange
+            request.refusal = refused.answer
+        return request
 
-    def weigh(self, exchange: PartialRequest, size: int) -> None:
+    def weigh(self, request: PartialRequest, size: int) -> None:
         """Refuse the request when so many bytes are too large beside its key."""
-        if len(exchange.key) + size > MAX_ITEM:
-            exchange.refusal = _TOO_LARGE
+        if len(request.key) + size > MAX_ITEM:
+            request.refusal = _TOO_LARGE
 
-    def reply(self, exchange: PartialRequest, value: bytes) -> Reply:
+    def answer(self, request: PartialRequest, value: bytes) -> Delivery:
         """Carry out a request whose body has arrived, with the fault that waits for it."""
-        fault = self.faults.take(exchange)
+        fault = self.faults.take(request)
         if fault is None and self.config.fail_rate > self._chance():
             fault = Fault(status=self.config.fail_status, body=b"Failed as --fail-rate asks")
         if fault is None:
-            reply = Reply(self._perform(exchange, value), self.config.latency)
+            delivery = Delivery(self._perform(request, value), self.config.latency)
         else:
-            reply = self._misbehave(fault, exchange, value)
+            delivery = self._misbehave(fault, request, value)
         if self._observer is not None:
-            self._observer(_record(exchange, value, reply))
-        return reply
+            self._observer(_record(request, value, delivery))
+        return delivery
 
     def _authorize(self, token: bytes) -> bool:
         """Say whether the token may write; Refused when it may not even read."""
@@ -77,50 +77,50 @@ class Service:
         return True
 
     def _check(
-        self, exchange: PartialRequest, parameters: Mapping[bytes, bytes], *, may_write: bool
+        self, request: PartialRequest, parameters: Mapping[bytes, bytes], *, may_write: bool
     ) -> None:
-        if exchange.method == "PUT":
-            exchange.ttl_seconds = read_ttl(parameters, self.config.max_ttl)
-        if exchange.method != "GET" and not may_write:
+        if request.method == "PUT":
+            request.ttl_seconds = read_ttl(parameters, self.config.max_ttl)
+        if request.method != "GET" and not may_write:
             raise Refused(403, "The token may only read")
-        if exchange.cache not in self.store:
+        if request.cache not in self.store:
             raise Refused(404, "Cache Not Found")
         if self._bucket is not None and not self._bucket.take():
             raise Refused(429, "Too many operations a second")
 
-    def _perform(self, exchange: PartialRequest, value: bytes) -> Answer:
-        if exchange.refusal is not None:
-            return exchange.refusal
-        if exchange.method == "GET":
-            found = self.store.get(exchange.cache, exchange.key)
+    def _perform(self, request: PartialRequest, value: bytes) -> Answer:
+        if request.refusal is not None:
+            return request.refusal
+        if request.method == "GET":
+            found = self.store.get(request.cache, request.key)
             return _KEY_NOT_FOUND if found is None else Answer(200, found.value, item=found)
-        if exchange.ttl_seconds is None:
-            self.store.delete(exchange.cache, exchange.key)
-        elif not self.store.put(exchange.cache, exchange.key, value, exchange.ttl_seconds):
+        if request.ttl_seconds is None:
+            self.store.delete(request.cache, request.key)
+        elif not self.store.put(request.cache, request.key, value, request.ttl_seconds):
             return _NO_MEMORY
         return _NO_CONTENT
 
-    def _misbehave(self, fault: Fault, exchange: PartialRequest, value: bytes) -> Reply:
+    def _misbehave(self, fault: Fault, request: PartialRequest, value: bytes) -> Delivery:
         answer = Answer(fault.status or 0, fault.body)
         in_effect = fault.status is None and fault.drop != "before"
         if in_effect or fault.applied or fault.drop == "after":
-            true_answer = self._perform(exchange, value)
+            true_answer = self._perform(request, value)
             if fault.status is None:
                 answer = true_answer
         answer = answer._replace(headers=answer.headers + fault.headers)
-        return Reply(answer, self.config.latency + fault.delay, fault.drop)
+        return Delivery(answer, self.config.latency + fault.delay, fault.drop)
 
 
-def _record(exchange: PartialRequest, value: bytes, reply: Reply) -> ServedRequest:
-    status = reply.answer.status
-    hit = status == 200 and exchange.method == "GET"
+def _record(request: PartialRequest, value: bytes, delivery: Delivery) -> ServedRequest:
+    status = delivery.answer.status
+    hit = status == 200 and request.method == "GET"
     return ServedRequest(
-        exchange.method,
-        exchange.cache,
-        exchange.key,
-        exchange.ttl_seconds,
-        0 if reply.drop else status,
-        len(reply.answer.body if hit else value),
-        exchange.path.decode("ascii", "backslashreplace"),
-        time.perf_counter() - exchange.started + reply.delay,
+        request.method,
+        request.cache,
+        request.key,
+        request.ttl_seconds,
+        0 if delivery.drop else status,
+        len(delivery.answer.body if hit else value),
+        request.path.decode("ascii", "backslashreplace"),
+        time.perf_counter() - request.started + delivery.delay,
     )

@@ -19,22 +19,22 @@ _BAD_ESCAPE = re.compile(rb"\+|%(?![0-9A-Fa-f]{2})")
 _FROM_URL_SAFE = bytes.maketrans(b"-_+/", b"+/!!")
 
 
-def read_target(exchange: PartialRequest, target: bytes) -> dict[bytes, bytes]:
+def read_target(request: PartialRequest, target: bytes) -> dict[bytes, bytes]:
     """Note the path and the cache that are asked for and return the query's parameters."""
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:
         raise Refused(400, "The request's target is not a URL") from None
-    exchange.path = url.path or b""
-    found = _PATH.fullmatch(exchange.path)
+    request.path = url.path or b""
+    found = _PATH.fullmatch(request.path)
     if found is None:
         raise Refused(404, "No such path: caches live under /cache/{name}")
-    if exchange.method not in ("GET", "PUT", "DELETE"):
+    if request.method not in ("GET", "PUT", "DELETE"):
         raise Refused(405, "Only GET, PUT and DELETE", ("Allow", "GET, PUT, DELETE"))
     name = _unquote(found[1])
     if not CACHE_NAME.fullmatch(name):
         raise Refused(400, "A cache's name is a URL-safe string")
-    exchange.cache = name.decode()
+    request.cache = name.decode()
     return _parse_query(url.query or b"")
 
 

@@ -35,7 +35,7 @@ from django_momento_http.testing import RunningServer, running_server
 CACHE = "/cache/default-cache"
 A_KEY = f"{CACHE}?key=a"
 PUT_A = f"{A_KEY}&ttl_seconds=60"
-PATIENCE = 10
+LONGEST_WAIT = 10
 
 # The examples of the service's documentation, word for word.
 CURL_EXAMPLES = """
@@ -48,7 +48,7 @@ curl -X DELETE -H "Authorization: <token>" "https://api.cache.<endpoint>/cache/d
 """.strip().splitlines()
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: bytes
     headers: dict[str, str]
@@ -67,18 +67,20 @@ def ask(
     *,
     token: str | None = "test-token",
     **headers: str,
-) -> Reply:
+) -> Response:
     """Send one request exactly as given."""
     if token is not None:
         headers["Authorization"] = token
-    with closing(HTTPConnection(*address(server), timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(*address(server), timeout=LONGEST_WAIT)) as connection:
         connection.request(method, target, body, headers)
-        reply = connection.getresponse()
-        return Reply(reply.status, reply.read(), {k.lower(): v for k, v in reply.getheaders()})
+        response = connection.getresponse()
+        return Response(
+            response.status, response.read(), {k.lower(): v for k, v in response.getheaders()}
+        )
 
 
 def dial(server: RunningServer) -> socket.socket:
-    return socket.create_connection(address(server), timeout=PATIENCE)
+    return socket.create_connection(address(server), timeout=LONGEST_WAIT)
 
 
 def read_to_end(connection: socket.socket) -> bytes:
@@ -203,10 +205,10 @@ def test_reads_keys_in_both_spellings(server: RunningServer, query: str, key: by
 )
 def test_refuses_unclear_keys(server: RunningServer, query: str) -> None:
     """No key, two keys, an empty one, or one that two servers could read in two ways: 400."""
-    reply = ask(server, "GET", f"{CACHE}?{query}")
-    assert reply.status == 400
-    assert reply.body
-    assert reply.headers["content-type"] == "text/plain"
+    response = ask(server, "GET", f"{CACHE}?{query}")
+    assert response.status == 400
+    assert response.body
+    assert response.headers["content-type"] == "text/plain"
 
 
 @pytest.mark.parametrize(
@@ -294,8 +296,8 @@ def test_tokens(server: RunningServer, header: str | None, query: str | None, st
 def test_any_token_will_do_when_none_is_set(token: bytes, status: int) -> None:
     """Without a token of its own the service takes any, but not none."""
     service = Service(Config())
-    exchange = service.admit("GET", A_KEY.encode(), token, 0)
-    assert service.reply(exchange, b"").answer.status == status
+    request = service.admit("GET", A_KEY.encode(), token, 0)
+    assert service.answer(request, b"").answer.status == status
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("PUT", 403), ("DELETE", 403)])
@@ -332,9 +334,9 @@ def test_a_read_only_token_only_reads(server: RunningServer, method: str, status
 def test_paths_and_methods(server: RunningServer, method: str, target: str, status: int) -> None:
     """Only GET, PUT and DELETE of /cache/{name} exist."""
     server.put("default-cache", b"a", b"v")
-    reply = ask(server, method, target)
-    assert reply.status == status
-    assert reply.headers.get("allow") == ("GET, PUT, DELETE" if status == 405 else None)
+    response = ask(server, method, target)
+    assert response.status == status
+    assert response.headers.get("allow") == ("GET, PUT, DELETE" if status == 405 else None)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -346,10 +348,10 @@ def test_names_what_was_not_found(
     server: RunningServer, method: str, path: str, text: bytes
 ) -> None:
     """A missing cache is named exactly so, and a wrong path is never taken for it or for a miss."""
-    reply = ask(server, method, f"{path}?key=a&ttl_seconds=1", b"v")
-    assert reply.status == 404
-    assert reply.body.startswith(text)
-    assert (reply.body == b"Cache Not Found") is (path == "/cache/other")
+    response = ask(server, method, f"{path}?key=a&ttl_seconds=1", b"v")
+    assert response.status == 404
+    assert response.body.startswith(text)
+    assert (response.body == b"Cache Not Found") is (path == "/cache/other")
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "", "é"])
@@ -368,13 +370,13 @@ def test_items_are_limited(server: RunningServer, excess: int, status: int, chun
     """Key and value may have 5 MB together, whether or not the length is announced."""
     value = b"v" * (MAX_ITEM - 1 + excess)
     assert MAX_ITEM == 5_000_000
-    with closing(HTTPConnection(*address(server), timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(*address(server), timeout=LONGEST_WAIT)) as connection:
         body = iter([value[: 1 << 20], value[1 << 20 :]]) if chunked else value
         connection.request(
             "PUT", PUT_A, body, {"Authorization": server.token}, encode_chunked=chunked
         )
-        reply = connection.getresponse()
-        assert (reply.status, bool(reply.read())) == (status, status == 400)
+        response = connection.getresponse()
+        assert (response.status, bool(response.read())) == (status, status == 400)
         assert len(server.items) == (status == 204)
         assert server.requests[0].size == (len(value) if status == 204 else 0)
         connection.request("GET", A_KEY, headers={"Authorization": server.token})
@@ -643,7 +645,7 @@ def test_stopping_waits_for_what_was_just_accepted(rounds: int) -> None:
         await server.start()
         port = int(server.endpoint.rpartition(":")[2])
         connections = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=LONGEST_WAIT))
             for _ in range(20)
         ]
         for _ in range(rounds):
@@ -720,8 +722,8 @@ def test_a_late_answer_holds_nobody_else_up(server: RunningServer) -> None:
 def test_fail_rate(rate: float, drawn: float, status: int) -> None:
     """The configured share of requests fails with the configured status."""
     service = Service(Config(fail_rate=rate, fail_status=503), chance=lambda: drawn)
-    exchange = service.admit("GET", A_KEY.encode(), b"token", 0)
-    assert service.reply(exchange, b"").answer.status == status
+    request = service.admit("GET", A_KEY.encode(), b"token", 0)
+    assert service.answer(request, b"").answer.status == status
 
 
 # The command
@@ -747,7 +749,7 @@ def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], st
 def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
     """Stop the command, check that it ended cleanly, and return what it printed."""
     process.send_signal(number)
-    output, errors = process.communicate(timeout=PATIENCE)
+    output, errors = process.communicate(timeout=LONGEST_WAIT)
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert "Warning" not in errors
@@ -758,7 +760,7 @@ def command_request(line: str, target: str, *, token: str = "t") -> int:
     """Send one GET to the command that printed this line."""
     found = re.search(r"http://([\d.]+):(\d+)", line)
     assert found
-    with closing(HTTPConnection(found[1], int(found[2]), timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(found[1], int(found[2]), timeout=LONGEST_WAIT)) as connection:
         connection.request("GET", target, headers={"Authorization": token})
         return connection.getresponse().status
 
@@ -768,7 +770,7 @@ def test_stops_cleanly(number: int) -> None:
     """SIGINT and SIGTERM end the command with status 0, whatever is still under way."""
     with running_command("-v", "--latency-ms", "3600000") as (process, line):
         port = int(line.split("127.0.0.1:")[1].split()[0])
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_WAIT) as connection:
             connection.sendall(raw("GET", A_KEY))
             assert process.stdout is not None
             assert process.stdout.readline().startswith("GET ")
@@ -814,7 +816,7 @@ def test_a_port_in_use_is_said_in_words(server: RunningServer) -> None:
         [*command, "--port", str(address(server)[1])],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONGEST_WAIT,
         check=False,
     )
     assert done.returncode == 1
@@ -828,7 +830,7 @@ def test_a_bad_cache_name_is_said_in_words() -> None:
         [sys.executable, "-m", "django_momento_http.server", "--cache", "a b"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONGEST_WAIT,
         check=False,
     )
     assert done.returncode == 2
@@ -847,7 +849,7 @@ def test_the_documentations_examples(server: RunningServer) -> None:
             env={"PATH": os.environ["PATH"], "NO_PROXY": "*"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=PATIENCE,
+            timeout=LONGEST_WAIT,
             check=True,
         )
         outputs.append(done.stdout)

@@ -18,7 +18,7 @@ from django_momento_http.server.hosts import names_of
 from django_momento_http.testing import RunningServer, running_server
 from tests.backend.test_server import (
     A_KEY,
-    PATIENCE,
+    LONGEST_WAIT,
     PUT_A,
     FakeClock,
     ask,
@@ -116,7 +116,7 @@ def test_names(host: str, addresses: list[str], names: set[str] | None) -> None:
 def status_at(line: str, host: str) -> int:
     """Send one GET under this Host to the command that printed this line."""
     port = int(line.partition(" (")[0].rpartition(":")[2])
-    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=LONGEST_WAIT)) as connection:
         connection.request("GET", A_KEY, headers={"Authorization": "t", "Host": host})
         return connection.getresponse().status
 
@@ -136,7 +136,7 @@ def test_an_open_door_is_warned_of(arguments: list[str], is_warned: bool) -> Non
     with running_command(*arguments) as (process, line):
         assert status_at(line, "momento") == (404 if "0.0.0.0" in arguments else 421)
         process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=LONGEST_WAIT)
     assert errors.startswith("Warning: ") is is_warned
     assert len(errors.splitlines()) == is_warned
     assert ("--token" in errors) is is_warned
@@ -192,7 +192,7 @@ def play(scene: Callable[[Peers], Awaitable[None]], **options: object) -> None:
     """Run a scene with a server of its own."""
 
     async def run() -> None:
-        async with asyncio.timeout(PATIENCE), Peers(**options) as peers:
+        async with asyncio.timeout(LONGEST_WAIT), Peers(**options) as peers:
             await scene(peers)
 
     asyncio.run(run())
@@ -350,7 +350,7 @@ def test_refuses_connections_before_files_run_out() -> None:
         assert found
         place = ("127.0.0.1", int(found[1]))
         connections = [
-            stack.enter_context(socket.create_connection(place, timeout=PATIENCE))
+            stack.enter_context(socket.create_connection(place, timeout=LONGEST_WAIT))
             for _ in range(400)
         ]
         for connection in connections:
@@ -358,7 +358,7 @@ def test_refuses_connections_before_files_run_out() -> None:
                 connection.sendall(raw("GET", A_KEY))
         statuses = Counter(status_of(connection) for connection in connections)
         process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=LONGEST_WAIT)
     assert statuses == {b"404": 64, b"503": 336}
     assert errors == b""
 
@@ -440,10 +440,10 @@ def test_all_bodies_arrive(server: RunningServer) -> None:
     values = {str(number): bytes([number]) * (1_000_000 + number) for number in range(40)}
     target = "/cache/default-cache?key={}&ttl_seconds=60"
     with ThreadPoolExecutor(40) as threads:
-        replies = threads.map(
+        responses = threads.map(
             lambda item: ask(server, "PUT", target.format(item[0]), item[1]), values.items()
         )
-    assert {reply.status for reply in replies} == {204}
+    assert {response.status for response in responses} == {204}
     assert server.items == {("default-cache", key.encode()): value for key, value in values.items()}
 
 
@@ -468,7 +468,7 @@ def test_the_command_starts_again_on_the_same_port() -> None:
     """So can the command, at once after its end."""
     with running_command() as (first, line):
         port = int(line.partition(" (")[0].rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_WAIT) as connection:
             connection.sendall(raw("GET", A_KEY))
             assert connection.recv(1 << 16)
             stop(first)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.test_server import A_KEY, CACHE, PATIENCE, PUT_A, raw
+from tests.backend.test_server import A_KEY, CACHE, LONGEST_WAIT, PUT_A, raw
 
 MB = 1024 * 1024
 STORED = 64  # MB of items that the server may keep
@@ -46,13 +46,13 @@ class Victim:
         """Open connections that stay until the attack is over."""
         connections = []
         for _ in range(count):
-            connection = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
+            connection = socket.create_connection(("127.0.0.1", self._port), timeout=LONGEST_WAIT)
             connections.append(self.connections.enter_context(connection))
         return connections
 
     def ask(self, method: str, target: str, body: bytes | None = None) -> int:
         """Send a request on a connection of its own."""
-        with closing(HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self._port, timeout=LONGEST_WAIT)) as connection:
             connection.request(method, target, body, {"Authorization": "t"})
             return connection.getresponse().status
 
@@ -218,7 +218,7 @@ def test_small_items_cost_what_they_are_counted_with() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=PATIENCE * 3,
+        timeout=LONGEST_WAIT * 3,
     )
     megabytes, count = map(float, done.stdout.split())
     assert 100_000 < count < 200_000

@@ -14,17 +14,17 @@ from django.test import override_settings
 
 from django_momento_http.testing import Fault, RunningServer, running_server
 
-PATIENCE = 10
+LONGEST_WAIT = 10
 TARGET = "/cache/default-cache?key=a&ttl_seconds=60"
 
 
 def ask(server: RunningServer, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
     """Send one request for the key ``a``."""
     host, port = server.endpoint.removeprefix("http://").split(":")
-    with closing(HTTPConnection(host, int(port), timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(host, int(port), timeout=LONGEST_WAIT)) as connection:
         connection.request(method, TARGET, body, {"Authorization": server.token})
-        reply = connection.getresponse()
-        return reply.status, reply.read()
+        response = connection.getresponse()
+        return response.status, response.read()
 
 
 def test_leaves_nothing_behind() -> None:
@@ -219,7 +219,9 @@ def test_imports_without_settings() -> None:
         with running_server() as server:
             assert server.cache_settings()["OPTIONS"]["ENDPOINT"] == server.endpoint
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=PATIENCE * 3)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=LONGEST_WAIT * 3
+    )
 
 
 def test_the_fixture_needs_one_line(tmp_path: Path) -> None:
