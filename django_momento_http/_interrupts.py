@@ -2,7 +2,7 @@
 
 Celery's soft time limit, RQ's timeouts and a server's abort arrive so, and must not be taken for an
 error of the code that they interrupt. What another thread raises in this one
-(``PyThreadState_SetAsyncExc``) leaves no trace and cannot be told. It knows nothing of what is
+(``PyThreadState_SetAsyncExc``) leaves no trace that tells it apart. It knows nothing of what is
 interrupted.
 """
 

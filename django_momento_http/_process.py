@@ -1,4 +1,4 @@
-"""What a process makes once and keeps: made anew in a forked one, put away at exit.
+"""What a process makes once and keeps: a forked one makes it anew, and at exit it is put away.
 
 A fork is told by the process id when something is looked up, because servers written in C (uWSGI)
 fork without Python's hooks. It knows nothing of what is kept.
@@ -20,7 +20,7 @@ RECENT = 64
 
 # Of madvise(2) since Linux 4.14: a forked child finds zeros, whoever called fork.
 _WIPE_ON_FORK = 18
-# Which the system does not know; one that takes it takes everything, and does nothing.
+# Advice that does not exist: a system that takes it takes any, and acts on none.
 _NO_ADVICE = -1
 
 
@@ -63,7 +63,7 @@ class _Kept(Generic[K, V]):
         self.lock = threading.RLock()
         self.recent: dict[K, V] = {}  # the last used last
         self.held: dict[K, weakref.ref[V]] = {}
-        self.sweep_at = 2 * RECENT  # entries of ``held``, some of which may be of what is no more
+        self.sweep_at = 2 * RECENT  # entries of ``held``, some of which may be dead
 
     def find(self, key: K) -> V | None:
         """Return what is held under a key."""
@@ -71,7 +71,7 @@ class _Kept(Generic[K, V]):
         return None if reference is None else reference()
 
     def alive(self) -> dict[K, V]:
-        """Return all that there are."""
+        """Return all values that are left, by key."""
         held = {key: reference() for key, reference in list(self.held.items())}
         return {key: value for key, value in held.items() if value is not None} | self.recent
 
@@ -96,10 +96,10 @@ class _Kept(Generic[K, V]):
 class PerProcess(Generic[K, V]):
     """One value per key and process.
 
-    With ``recent``, the registry keeps only so many values by itself, the last used; others live
-    as long as somebody holds them, and are found until then, so that there are never two of a key.
-    ``discard`` puts a value away; it must be harmless in a forked child to the parent's value, and
-    take no lock, because in a child its owner may not exist.
+    With ``recent``, the registry itself keeps only so many values, the last used. Others live as
+    long as somebody holds them, and are found until then, so that a key never has two. ``discard``
+    puts a value away. In a forked child it must not harm the parent's value, and must take no lock:
+    the thread that held it does not exist there.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class PerProcess(Generic[K, V]):
             return list(kept.alive().items())
 
     def drop(self, is_over: Callable[[K], bool]) -> None:
-        """Put away the values whose keys are over."""
+        """Put away the values of those keys of which ``is_over`` is true."""
         kept = self._kept.get(os.getpid()) or self._begin()
         with kept.lock:
             over = {key: value for key, value in kept.alive().items() if is_over(key)}
@@ -149,7 +149,7 @@ class PerProcess(Generic[K, V]):
             self._discard(value)
 
     def forget(self, but: int = 0) -> None:
-        """Forget what was inherited, all but what the process of this number has made."""
+        """Forget what other processes have made, all but the one with this id."""
         for pid in list(self._kept):
             inherited = self._kept.pop(pid, None) if pid != but else None
             if inherited is not None:
@@ -158,9 +158,9 @@ class PerProcess(Generic[K, V]):
 
     def _begin(self) -> _Kept[K, V]:
         pid = os.getpid()
-        # Of several threads one is first.
+        # Of several threads, all take what the first one sets.
         kept = self._kept.setdefault(pid, _Kept())
-        # All of them, so that a later process of an earlier one's number finds nothing of that.
+        # In all registries: ids come back, and no process may find what an earlier one has made.
         for registry in _registries():
             registry.forget(but=pid)
         return kept

@@ -30,9 +30,9 @@ class MomentoConfig(AppConfig):
         """Register checks and metrics, and keep Django's own checks from stopping short of ours."""
         checks.register(check_settings, checks.Tags.caches)
         checks.register(check_deployment, checks.Tags.caches, deploy=True)
-        # Django's checks of FileBasedCache build every backend, so that one with bad options ends
-        # the whole run in a traceback, where E001 is to say what is wrong. Only those checks look
-        # their backends up here.
+        # Django's checks for FileBasedCache build every backend. One with bad options would end the
+        # whole run in a traceback, before E001 could say what is wrong. Nothing but those checks
+        # uses this name.
         checks_of_django.caches = _Buildable()  # type: ignore[attr-defined]
         _register_metrics()
 

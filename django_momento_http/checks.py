@@ -269,8 +269,8 @@ def _limits_from_copies(project: Project) -> Iterator[Finding]:
 
 
 def _token_typed_in(project: Project) -> Iterator[Finding]:
-    # Only for deployment: while developing, a token for the local server is typed in by design. A
-    # variable may hold more than the token (a v1 key, a cache URL), so that it need only be inside.
+    # Only for deployment: while developing, a token for the local server may well be typed in. A
+    # variable may hold more than the token: a v1 key, a cache URL.
     for alias in project.aliases:
         given = alias.given_token
         if not isinstance(given, str) or not isinstance(alias.options.token, str):

@@ -79,7 +79,7 @@ def _is_dotted_path(text: str) -> bool:
 
 
 def _import_callable(path: str) -> tuple[Callable[[], str] | None, str]:
-    """Return what the path names, or None and why; the text hides the path: it may be a token."""
+    """Return what the path names, or None and why, without the path: it may be a token."""
     try:
         found = import_string(path)
     except Exception as error:
@@ -114,7 +114,7 @@ def _why_not_sendable(secret: str) -> str:
 
 
 def _json_inside(secret: str) -> Any:
-    """Return the JSON document that the key is the Base64 of, None if it is none."""
+    """Return the JSON document that the key is in Base64, None where it is none."""
     digits = secret.rstrip("=").translate(_URL_SAFE)
     try:
         return json.loads(base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True))

@@ -1,7 +1,7 @@
 """What stands beside OPTIONS in an alias of CACHES: Django's own settings, read before Django does.
 
-They mean what Django's documentation says. One that cannot be used is told by its name, and not
-shown: it may be a credential in the wrong place.
+They mean what Django's documentation says. An error names the setting that cannot be used, and does
+not show its value: it may be a credential in the wrong place.
 """
 
 import math
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def read_beside(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return what Django's base class is to read, and KEY_PREFIX; ValueError says what is wrong."""
-    # Of OPTIONS, it would read only what means nothing here.
+    # From OPTIONS, Django would read only MAX_ENTRIES and CULL_FREQUENCY, which mean nothing here.
     given = {**params, "OPTIONS": {}}
     timeout = given.get("timeout", given.get("TIMEOUT"))
     if isinstance(timeout, float) and not math.isfinite(timeout):

@@ -1,7 +1,7 @@
-"""What a failure leaves behind: frames, and in them whatever was at hand when it came.
+"""What an exception leaves behind: frames, whose locals hold whatever was at hand.
 
 Django's debug page and error trackers show the locals of every frame of a traceback, and of the
-errors that it hangs on. Where secrets are read, they must be empty.
+errors before it. Where secrets are read, the frames must be empty.
 """
 
 import sys
@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 class EmptiedFrames:
-    """``with EmptiedFrames():`` whatever comes out of it has left nothing in the frames below."""
+    """``with EmptiedFrames():`` whatever is raised inside leaves no locals in its frames."""
 
     def __enter__(self) -> None:
         self._handled = sys.exception()

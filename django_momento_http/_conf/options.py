@@ -23,7 +23,7 @@ from .endpoints import is_plain_to_elsewhere
 from .rules import RULES, Rule
 
 _LOCATION = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._~-]+")
-# Django's Redis backend takes these two without a meaning, too.
+# Accepted without a meaning, as by Django's Redis backend.
 _WITHOUT_MEANING = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 _BESIDE_OPTIONS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "LOCATION", "TIMEOUT", "VERSION"})
 _MOST_REMEMBERED = 128
@@ -51,12 +51,12 @@ class Options:
     near_max_age: float = 0.0
     near_max_stale: float = 60.0
     near_max_bytes: int = 32 * 1024 * 1024
-    # Nothing else said where requests go; it makes no other configuration.
+    # Whether the v1 key alone says where requests go. Not compared: requests go there either way.
     has_endpoint_of_key: bool = field(default=False, compare=False)
 
     @property
     def shown_location(self) -> str:
-        """The cache's name as messages and lines show it: it may be a token in the wrong place."""
+        """The cache's name as messages show it: it may be a token in the wrong place."""
         return shown_name(self.location)
 
 
@@ -139,7 +139,7 @@ def _read(
     return _combine(location, parsed, connect_timeout_given="CONNECT_TIMEOUT" in given)
 
 
-# Django makes a backend per thread and per task, so this is on the way of requests. The types of
+# Django makes a backend per thread and per task, so requests of a site wait for this. The types of
 # the values count, because True == 1 == 1.0.
 _remembered = lru_cache(_MOST_REMEMBERED, typed=True)(_read)
 

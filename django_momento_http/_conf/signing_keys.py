@@ -1,6 +1,6 @@
 """Which keys sign and verify stored values: SIGNING_KEY, or Django's SECRET_KEY and its fallbacks.
 
-An unset variable must not become a key that everybody knows, as ``force_bytes(None)`` is one. It
+An unset variable must not become a key that everybody knows, as ``force_bytes(None)`` would be. It
 knows nothing of what is signed.
 """
 

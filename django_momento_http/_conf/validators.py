@@ -74,7 +74,7 @@ def secret(value: object) -> str:
 
 
 def encoded_secret(value: object) -> bytes:
-    """Validate text or bytes that nobody can guess, as far as their emptiness goes."""
+    """Validate a key as text or bytes that are not empty, to its bytes."""
     if not isinstance(value, (str, bytes)):
         raise ValueError(f"must be a string or bytes, not {type(value).__name__}")
     if not value.strip():

@@ -148,7 +148,7 @@ _OTHERS = {
 }
 # 501 and 505 are what web servers say of a method or a version that they do not know.
 _NEVER_OF_MOMENTO = (501, 505)
-# The actions of those steps that a token may lack permission for.
+# What a step does, where a token may lack permission for it.
 _VERBS = {"set": "write", "get": "read", "delete": "delete", "marker": "read the clear marker"}
 # Where opening a connection stopped.
 _STEPS = {"dns": "lookup", "proxy": "tunnel", "tls": "tls"}
@@ -182,8 +182,8 @@ def trouble(step: str, kind: str, options: Options, **facts: str) -> Trouble:
 class Circumstances(NamedTuple):
     """What is known beside an error.
 
-    ``expired_at`` is what the token says of itself; ``spoken`` the protocol at the endpoint, where
-    it was asked for; a page is what web servers make for people, and Momento never.
+    ``expired_at`` is what the token says of itself, ``spoken`` the protocol at the endpoint where
+    that was asked for, ``is_page`` whether the answer was HTML, which Momento never sends.
     """
 
     expired_at: str = ""
@@ -222,7 +222,7 @@ def trouble_of(
 
 def _is_no_answer_of_momento(error: MomentoError, *, is_page: bool) -> bool:
     status = _status(error)
-    # Of the service's own failures, a load balancer may make a page, too.
+    # A load balancer may make a page of the service's own failures (5xx).
     return status in _NEVER_OF_MOMENTO or (is_page and 0 < status < 500)
 
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from .._interrupts import is_raised_by_signal_handler
 
-# Nobody does anything with it: to Redis it is a GET of too many words, to memcached no command.
+# It does no harm: to Redis it is a GET with too many arguments, to memcached no command.
 _QUESTION = b"GET / HTTP/1.0\r\n\r\n"
 _TLS_ALERT = b"\x15\x03"
-# How those begin to answer that speak first, or whom the question makes no sense to.
+# How an answer begins, and which protocol begins so.
 _BEGINNINGS = {
     b"HTTP/": "http",
     _TLS_ALERT: "tls",
@@ -32,7 +32,7 @@ def protocol_at(endpoint: str, timeout: float) -> str:
     address = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     answer = _answer(address, timeout)
     found = next((name for start, name in _BEGINNINGS.items() if answer.startswith(start)), "")
-    # Servers close without a word where they wait for TLS, or say so in plain http.
+    # A server that waits for TLS closes without a word, or asks for it in plain http.
     is_in_doubt = not found or (found == "http" and _HTTPS in answer.lower())
     return "tls" if is_in_doubt and _shakes_hands(address, timeout) else found
 

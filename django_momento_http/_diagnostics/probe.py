@@ -1,7 +1,7 @@
 """Whether one alias can write, read and delete, and how long each part of that takes.
 
-Its connections are its own and each is new, because the process's breaker and idle connections
-would hide what it is to find. What went wrong is put in words by ``advice``.
+It opens connections of its own, because the process's breaker and idle connections would hide what
+it is to find. What went wrong is put in words by ``advice``.
 """
 
 import secrets
@@ -85,7 +85,7 @@ class _Examination:
         self._options = self._config.options
         self._envelope = self._config.envelope()
         self._key = encode_key(backend.make_key(f"momento_check:{secrets.token_hex(8)}").encode())
-        # It says what requests look like; it sends none of them.
+        # It makes the requests, and does not send them.
         self._client = shared_client(self._options)
         self._ttl = min(_TTL, self._options.max_ttl or _TTL)
         self._token = ""
@@ -94,7 +94,7 @@ class _Examination:
         self.report = Report(alias, self._options.shown_location, self._options.endpoint)
 
     def run(self) -> None:
-        """Go through it all, as far as it goes."""
+        """Take all steps, up to the first that fails."""
         stored = self._packed()
         if stored is None or not self._has_token():
             return
@@ -230,7 +230,7 @@ class _Examination:
     def _fail_by(self, step: str, error: MomentoError, *, is_page: bool = False) -> None:
         options = self._options
         spoken = ""
-        # Behind a proxy, who listens is the proxy's to know.
+        # Behind a proxy, only the proxy can tell who listens.
         if options.proxy is None and may_be_another_server(error, is_page=is_page):
             spoken = protocol_at(options.endpoint, options.connect_timeout)
         known = Circumstances(self._expired_at(), spoken, is_page)

@@ -2,7 +2,7 @@
 
 Run it with ``python -m django_momento_http.server``, or inside a test with
 ``django_momento_http.testing``. It is a stand-in: one process, memory only, the service's rules and
-limits, and faults on demand. It imports nothing of ours, so that client and server cannot share a
+limits, and faults on demand. It imports nothing from the client, so that the two cannot share a
 mistake, and knows nothing of Django.
 
 Read ``service`` first (what is answered), then ``connection`` (how it travels). Whatever clients

@@ -18,12 +18,12 @@ from .rendering import render
 from .sender import Sender
 from .service import Service
 
-# What a connection may hold without asking: read ahead, of a head, or of a body.
+# Bytes that a connection may hold without asking: read ahead, of a head, or of a body.
 _SMALL = 8 * 1024
-# For longer heads, of all connections; each is held as it arrives, and then as path and key.
+# Room for longer heads, shared by all connections. Each is held as bytes, then as path and key.
 _LONG_HEAD = 2 * MAX_HEAD
 _LONG_HEADS = 64 * _LONG_HEAD
-# For larger bodies that are arriving, of all connections: three items at once.
+# Room for larger bodies that are arriving, shared by all connections: three items at once.
 _BODIES = 16 * 1024 * 1024
 _BUFFER = 256 * 1024
 _MALFORMED = Refused(400, "Malformed HTTP request").answer
@@ -50,7 +50,7 @@ class Shared:
     buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER))
 
     def is_full(self) -> bool:
-        """Say whether there is room for no other; one whose peer has left makes room."""
+        """Say whether one more is too many; a connection whose peer has left makes room for it."""
         if len(self.connections) < self.service.config.max_connections:
             return False
         left = next((other for other in self.connections if other.has_left()), None)
@@ -74,7 +74,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._request: PartialRequest | None = None  # whose body is arriving
         self._expects = False
         self._body = BytesIO()
-        # Whoever waits for room for a body has it for the head, never the other way round.
+        # A connection asks for room for the head first, then for the body, so that no two of them
+        # wait for each other.
         self._head_room = Share(shared.heads, self._go_on_after_waiting)
         self._body_room = Share(shared.bodies, self._continue)
         self._unread = b""  # behind the request that is being answered
@@ -121,7 +122,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep the connection while there is something to answer."""
         self._is_half_closed = True
-        self._idle.start()  # who has left altogether says no more than this
+        self._idle.start()  # a peer that is gone says no more than this
         return self._is_busy()
 
     def pause_writing(self) -> None:

@@ -14,7 +14,7 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 def names_of(host: str, addresses: Iterable[str]) -> frozenset[str] | None:
     """Return the names of a server bound so; None: any, where other machines can reach it.
 
-    What those call it, nobody knows here: a container's name, a machine's, an address.
+    Those may call it anything: by a container's name, a machine's, or an address.
     """
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         return None

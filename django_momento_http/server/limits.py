@@ -80,7 +80,7 @@ class Allowance:
         """Let the share wait no longer and take back what it had; others may go on."""
         self._waiting.pop(share, None)
         self._left += size
-        if not self._is_granting:  # else whoever went on has finished at once: the loop sees it
+        if not self._is_granting:  # else the loop that grants sees what was given back
             self._is_granting = True
             try:
                 self._grant()

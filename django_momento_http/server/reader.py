@@ -10,7 +10,7 @@ import httptools
 
 # Enough for any key that Django makes; more than common load balancers accept.
 MAX_HEAD = 64 * 1024
-# Of what stands between the pieces of a body: a chunk's extensions, trailers.
+# For what stands between the pieces of a body: extensions of chunks, trailers.
 _MAX_BETWEEN = 8 * 1024
 
 

@@ -11,7 +11,7 @@ from .limits import IdleTimer
 from .messages import Item
 from .store import ItemStore
 
-# Small, because each connection may have one waiting; large enough that copying costs more.
+# Small, because each connection may have one waiting; large enough that calls cost little.
 _PIECE = 16 * 1024
 
 

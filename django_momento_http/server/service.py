@@ -17,7 +17,7 @@ _NO_MEMORY = Refused(500, "Answers that nobody takes hold all of this server's m
 
 
 class Service:
-    """A request is admitted by its head, weighed while its body arrives, and replied to."""
+    """A request is admitted by its head, weighed while its body arrives, and answered."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         "Writes, reads and deletes one key of its own in each Momento cache, and says how long"
         " that takes or what is wrong. Exit status 1 when anything failed."
     )
-    # What is wrong with the settings is for this command to say.
+    # This command says itself what is wrong with the settings.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
