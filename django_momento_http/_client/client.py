@@ -130,6 +130,7 @@ class MomentoClient:
                 options.request_timeout,
             )
         )
+        self._retries = self._endpoint.retries
         self._account = _ACCOUNTS.get(
             _AccountKey(options.endpoint, options.location, options.token)
         )
@@ -188,26 +189,27 @@ class MomentoClient:
 
     def admit(self, attempt: Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
-        refused = self._refusal(attempt)
-        if refused is not None:
-            self.counters.failed(refused.kind, was_sent=False)
-        return refused
-
-    def _refusal(self, attempt: Attempt) -> MomentoError | None:
         body = attempt.body
         if body is not None and len(body) + attempt.key_size > _ITEM_LIMIT:
-            return BadRequest(f"{len(body)} bytes are more than the 5 MB that an item may have")
-        attempt.started = self.clock()
-        if attempt.started >= attempt.deadline:
-            return TimedOut("no time was left for it", kind="no_time")
+            size = len(body)
+            return self._refused(
+                BadRequest(f"{size} bytes are more than the 5 MB that an item may have")
+            )
+        attempt.started = now = self.clock()
+        if now >= attempt.deadline:
+            return self._refused(TimedOut("no time was left for it", kind="no_time"))
         permits = self._breakers.admit()
         if isinstance(permits, CircuitOpen):
-            return permits
+            return self._refused(permits)
         attempt.permits = permits
         attempt.authorization = self._token.known
         if attempt.authorization:
             return None
-        return self._authorize(attempt, attempt.deadline - attempt.started)
+        return self._authorize(attempt, attempt.deadline - now)
+
+    def _refused(self, error: MomentoError) -> MomentoError:
+        self.counters.failed(error.kind, was_sent=False)
+        return error
 
     def _authorize(self, attempt: Attempt, left: float) -> MomentoError | None:
         try:
@@ -217,7 +219,7 @@ class MomentoClient:
         else:
             return None
         self._breakers.give_back(attempt.permits, denied)
-        return denied
+        return self._refused(denied)
 
     def settle(self, attempt: Attempt, answer: Result, concurrency: int = 1) -> "Outcome | Attempt":
         """Return what an answer means; the attempt itself when it is to be sent again.
@@ -226,8 +228,8 @@ class MomentoClient:
         """
         outcome = outcome_of(attempt.method, answer)
         if not isinstance(outcome, MomentoError):
-            if not attempt.is_retry:
-                self._endpoint.retries.earn()
+            if self._retries.tenths < RetryBudget.FULL and not attempt.is_retry:
+                self._retries.earn()
             self._breakers.record(attempt.permits, None, 0.0)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
@@ -280,8 +282,8 @@ class MomentoClient:
         if attempt.is_retry or error.kind in OUR_SHORTAGE:
             return False
         left = attempt.deadline - self.clock()
-        if not (may_retry(error, left, self._request_timeout) and self._endpoint.retries.spend()):
-            self._endpoint.retries.earn()
+        if not (may_retry(error, left, self._request_timeout) and self._retries.spend()):
+            self._retries.earn()
             return False
         self.counters.retried()
         attempt.is_retry = attempt.fresh = True

@@ -29,19 +29,17 @@ class RetryBudget:
     """
 
     # In tenths of a token, because integers add up exactly.
-    _FULL, _SPARED, _COST = 100, 50, 10
+    FULL, _SPARED, _COST = 100, 50, 10
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         # A new process has earned nothing yet.
-        self._tenths = self._SPARED
+        self.tenths = self._SPARED
 
     def earn(self) -> None:
         """Give back a tenth of a token: call it for every operation that was sent once."""
-        if self._tenths == self._FULL:
-            return
         with self._lock:
-            self._tenths = min(self._FULL, self._tenths + 1)
+            self.tenths = min(self.FULL, self.tenths + 1)
 
     def spend(self) -> bool:
         """Take the token for one retry, or say that there is none."""
@@ -54,14 +52,14 @@ class RetryBudget:
     def charge(self, tokens: int) -> None:
         """Take what a hedge has cost besides, also where there is not so much."""
         with self._lock:
-            self._tenths -= self._COST * tokens
+            self.tenths -= self._COST * tokens
 
     def _spend(self, least: int) -> bool:
         with self._lock:
-            if self._tenths < least:
+            if self.tenths < least:
                 return False
-            self._tenths -= self._COST
+            self.tenths -= self._COST
             return True
 
     def __repr__(self) -> str:
-        return f"<RetryBudget {self._tenths / 10:g} tokens>"
+        return f"<RetryBudget {self.tenths / 10:g} tokens>"

@@ -70,6 +70,7 @@ class Pool:
         self._clock = clock
         self._wall = wall
         self._idle_seconds = _IDLE_SECONDS
+        self._stale_from = float("-inf")  # none was idle for too long before
         self._idle: deque[Connection] = deque()
         self._all: set[weakref.ref[Connection]] = set()
         self._waiting: deque[_Waiter] = deque()
@@ -121,7 +122,7 @@ class Pool:
         if not reusable:
             self._discard(connection)
             _removed(self._idle, connection)
-        elif self._is_stale(now):
+        elif now >= self._stale_from:
             self._discard_stale(now)
         if self._waiting:
             self._hand_over()
@@ -132,7 +133,7 @@ class Pool:
         In a forked child nobody gives them back; closing is harmless there, because they are the
         parent's.
         """
-        self._idle_seconds = float("-inf")
+        self._idle_seconds = self._stale_from = float("-inf")
         if os.getpid() == self._pid:
             self._discard_stale(self._clock())
             return
@@ -204,12 +205,13 @@ class Pool:
 
     def _is_stale(self, now: float) -> bool:
         try:
-            oldest = self._idle[0]
+            since = self._idle[0].idle_since
         except IndexError as error:
             if is_raised_by_signal_handler(error):
                 raise
-            return False
-        return now - oldest.idle_since >= self._idle_seconds
+            since = now
+        self._stale_from = since + self._idle_seconds
+        return now >= self._stale_from
 
     def _is_young(self, connection: Connection) -> bool:
         # Where a machine sleeps, the monotonic clock may stand still.

@@ -29,6 +29,8 @@ LOOK = 1 << 16
 LOOK_SECONDS = 0.002
 _READ_SIZE = 64 * 1024
 LATE = "no whole answer in time"
+# A plain socket holds no bytes back, as TLS may: ``int()`` is 0, without a call of Python code.
+_nothing = int
 
 
 class Stream:
@@ -212,11 +214,6 @@ class Stream:
     def _read(self) -> IOSteps[bytes]:
         data: bytes = yield from self._take(self._sock.recv, _READ_SIZE)
         return data
-
-
-def _nothing() -> int:
-    """Say that a plain socket holds no bytes back, as TLS may."""
-    return 0
 
 
 def _reason(code: int | None) -> str:

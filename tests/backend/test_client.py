@@ -275,7 +275,7 @@ def test_the_budget_ends_the_retries_of_a_dying_service(make: Make) -> None:
 
 
 def _tenths(client: Any) -> int:
-    tenths: int = client._endpoint.retries._tenths
+    tenths: int = client._endpoint.retries.tenths
     return tenths
 
 
