@@ -49,7 +49,7 @@ class Batch:
         self._since = self._clock()
         try:
             while self._waiting or self._again or self._settled:
-                multiplexer = self._client.multiplexer(self._next)
+                multiplexer = self._client.multiplexer(self._next, self._waiting.__len__)
                 self._postpone = multiplexer.postpone
                 lists = multiplexer.results()
                 try:

@@ -179,9 +179,11 @@ class MomentoClient:
             if not isinstance(outcome, Attempt):
                 return outcome
 
-    def multiplexer(self, next_request: Callable[[], Request | None]) -> "Multiplexer":
-        """Return what sends many attempts at once."""
-        return self._endpoint.transport.multiplexer(next_request)
+    def multiplexer(
+        self, next_request: Callable[[], Request | None], waiting: Callable[[], int]
+    ) -> "Multiplexer":
+        """Return what sends many attempts at once; ``waiting`` says how many there are."""
+        return self._endpoint.transport.multiplexer(next_request, waiting)
 
     def attempt(self, operation: Operation, deadline: float, tag: object = None) -> Attempt:
         """Return the operation, ready to be admitted."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..exceptions import MomentoError, TimedOut
 from .connection import Connection
 from .messages import Request, Result
-from .polling import new_poll
+from .polling import READ, new_poll
 from .pool import Pool
 from .stream import LOOK, LOOK_SECONDS, IOSteps
 
@@ -56,7 +56,10 @@ class _Exchange:
 
 
 class Multiplexer:
-    """One ``exchange_many``: its exchanges, and the answers not yet handed on."""
+    """One ``exchange_many``: its exchanges, and the answers not yet handed on.
+
+    ``waiting`` says how many requests there are to send, as far as that is known.
+    """
 
     def __init__(
         self,
@@ -65,13 +68,17 @@ class Multiplexer:
         common: str,
         limit: int,
         clock: Callable[[], float],
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         self._pool = pool
         self._next_request = next_request
         self._common = common
         self._limit = limit
         self._clock = clock
+        self._waiting = waiting
         self._poll = new_poll()
+        # Taken for what is sent next, silent so far, and watched.
+        self._ready: list[Connection] = []
         self._exchanges: set[_Exchange] = set()
         self._by_fd: dict[int, _Exchange] = {}
         # Those that wait for what no socket tells.
@@ -121,14 +128,48 @@ class Multiplexer:
 
     def _fill(self) -> None:
         """Put more under way, as long as nothing has failed: that is handed on first."""
+        is_first = True
         while (
             not self._has_failed
             and len(self._exchanges) < self._limit
             and self._opening < _OPENING_LIMIT
         ):
             request = self._next()
-            if request is None or not self._begin(request) or self._is_behind:
-                return
+            if request is None:
+                break
+            if is_first:
+                is_first = False
+                self._take_idle(1 + self._waiting())
+            if not self._begin(request) or self._is_behind:
+                break
+        while self._ready:
+            self._poll.unregister(self._ready[-1].fileno())
+            self._give_back()
+
+    def _take_idle(self, wanted: int) -> None:
+        """Take idle connections for what is to be sent now, and look at all of them in one call."""
+        count = min(wanted, self._limit - len(self._exchanges))
+        if count <= 1:
+            return
+        ready, poll = self._ready, self._poll
+        self._pool.take_idle(count, ready)
+        for connection in ready:
+            poll.register(connection.fileno(), READ)
+        # A peer that has left, or said more than it was asked, shows now.
+        heard = {fd for fd, _ in poll.poll(0)}
+        for connection in ready.copy():
+            if connection.has_buffered or connection.fileno() in heard:
+                poll.unregister(connection.fileno())
+                ready.remove(connection)
+                self._pool.discard(connection)
+
+    def _give_back(self) -> None:
+        """Give back the last of those that are ready."""
+        connection = self._ready[-1]
+        # Between this and the call of C code there is nothing that could be interrupted.
+        del self._ready[-1]
+        self._pool.put_back(connection)
+        self._pool.tidy(connection, reusable=True)
 
     def _next(self) -> Request | None:
         request, self._deferred = self._deferred, None
@@ -145,6 +186,9 @@ class Multiplexer:
         exchange = _Exchange()
         # In the set first: so nothing that interrupts what follows parts us from the connection.
         self._exchanges.add(exchange)
+        if self._ready and not request.fresh:
+            self._begin_ready(exchange, request)
+            return True
         try:
             connection = self._connection(request)
         except TimedOut as error:
@@ -162,6 +206,15 @@ class Multiplexer:
             self._opening += 1
         self._load(exchange, request)
         return True
+
+    def _begin_ready(self, exchange: _Exchange, request: Request) -> None:
+        connection = self._ready[-1]
+        del self._ready[-1]
+        exchange.connection = connection
+        exchange.is_taken = True
+        exchange.fd, exchange.wanted = connection.fileno(), READ
+        self._by_fd[exchange.fd] = exchange
+        self._load(exchange, request)
 
     def _fail(self, request: Request, error: MomentoError) -> None:
         self._has_failed = True
@@ -240,18 +293,14 @@ class Multiplexer:
     def _finish(self, exchange: _Exchange) -> None:
         if exchange.is_opening:
             self._opened(exchange)
-        # A peer that has left, or said more than it was asked, shows now.
-        if (
-            exchange.connection.reusable
-            and not self._pool.has_waiters
-            and exchange.connection.is_reusable_now()
-        ):
+        if exchange.connection.reusable and not self._pool.has_waiters:
             request = self._next()
-            if request is not None and not request.fresh:
-                self._load(exchange, request)
-                return
             if request is not None:
-                self._defer(request)
+                # A peer that has left, or said more than it was asked, shows now.
+                if not request.fresh and exchange.connection.is_reusable_now():
+                    self._load(exchange, request)
+                    return
+                self._deferred = request
         self._release(exchange)
 
     def _opened(self, exchange: _Exchange) -> None:
@@ -259,6 +308,8 @@ class Multiplexer:
         self._opening -= 1
 
     def _release_all(self) -> None:
+        while self._ready:
+            self._give_back()
         for exchange in list(self._exchanges):
             self._release(exchange)
 

@@ -93,6 +93,21 @@ class Pool:
         """Return an idle connection or a new one, None when all are in use or others wait."""
         return None if self._waiting else self._free(fresh)
 
+    def take_idle(self, count: int, into: list[Connection]) -> None:
+        """Take up to so many idle connections, at which nobody has looked yet; none if others wait.
+
+        They stand in ``into`` at once, which is the caller's to give back.
+        """
+        while len(into) < count and not self._waiting:
+            try:
+                into.append(self._idle.pop())
+            except IndexError as error:
+                if is_raised_by_signal_handler(error):
+                    raise
+                return
+            if not self._is_young(into[-1]):
+                self.discard(into.pop())
+
     def wait(self, deadline: float, *, fresh: bool = False) -> Connection:
         """Return a connection when it is this caller's turn; TimedOut as above."""
         waiter = _Waiter(deadline, self._clock(), fresh=fresh)
@@ -120,7 +135,7 @@ class Pool:
         connection.idle_since = now = self._clock()
         connection.idle_since_wall = self._wall()
         if not reusable:
-            self._discard(connection)
+            self.discard(connection)
             _removed(self._idle, connection)
         elif now >= self._stale_from:
             self._discard_stale(now)
@@ -157,10 +172,10 @@ class Pool:
             try:
                 if not fresh and self._is_young(connection) and connection.is_reusable_now():
                     return connection
-                self._discard(connection)
+                self.discard(connection)
             except BaseException:
                 # Who keeps the traceback keeps this frame, and would keep the slot with it.
-                self._discard(connection)
+                self.discard(connection)
                 raise
         return self._new()
 
@@ -172,13 +187,14 @@ class Pool:
                 self._all.add(weakref.ref(connection, self._all.discard))
                 if len(self._all) <= self._limit:
                     return connection
-                self._discard(connection)  # somebody came at the same moment
+                self.discard(connection)  # somebody came at the same moment
             except BaseException:
-                self._discard(connection)
+                self.discard(connection)
                 raise
         return None
 
-    def _discard(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that was taken, so that its slot is free."""
         try:
             connection.close()
         finally:
@@ -196,9 +212,9 @@ class Pool:
             try:
                 is_old = not self._is_young(oldest)
                 if is_old:
-                    self._discard(oldest)
+                    self.discard(oldest)
             except BaseException:
-                self._discard(oldest)
+                self.discard(oldest)
                 raise
             if not is_old:  # another thread has taken the one that was looked at
                 self._idle.appendleft(oldest)

@@ -67,6 +67,11 @@ class Stream:
         """Return the socket's descriptor, -1 when there is none."""
         return self._sock.fileno() if self._sock is not None else -1
 
+    @property
+    def has_buffered(self) -> bool:
+        """Whether the peer has said something that was received and not yet read."""
+        return bool(self._pending())
+
     def is_reusable_now(self) -> bool:
         """Whether the idle peer has neither closed nor said anything unasked."""
         if self._awaited != READ:

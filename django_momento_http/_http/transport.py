@@ -118,9 +118,14 @@ class Transport:
         """
         return self.multiplexer(next_request).results()
 
-    def multiplexer(self, next_request: Callable[[], Request | None]) -> Multiplexer:
-        """Return what ``exchange_many`` runs, for a caller whose own code takes long."""
-        return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock)
+    def multiplexer(
+        self, next_request: Callable[[], Request | None], waiting: Callable[[], int] = lambda: 0
+    ) -> Multiplexer:
+        """Return what ``exchange_many`` runs, for a caller whose own code takes long.
+
+        ``waiting`` says how many requests there are to send, as far as that is known.
+        """
+        return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock, waiting)
 
     def _connection(self) -> Connection:
         if self._note is not None:

@@ -601,7 +601,7 @@ def test_an_interrupted_plan_leaves_the_runner_usable(
     ):
         if step == "_connect":  # none is idle, so that one must be opened
             while transport.pool._idle:
-                transport.pool._discard(transport.pool._idle.pop())
+                transport.pool.discard(transport.pool._idle.pop())
         with monkeypatch.context() as patch:
             patch.setattr(Connection, step, interrupted)
             with pytest.raises(KeyboardInterrupt):

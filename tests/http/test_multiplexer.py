@@ -13,6 +13,7 @@ import pytest
 
 from django_momento_http._http.connection import Connection
 from django_momento_http._http.messages import Request
+from django_momento_http._http.transport import Transport
 from django_momento_http.exceptions import ConnectFailed, TimedOut, TransportError
 from tests.support.scripted import (
     GRACE,
@@ -22,6 +23,7 @@ from tests.support.scripted import (
     all_of,
     answer,
     bundle,
+    drive,
     echo,
     give_back,
     open_in,
@@ -418,6 +420,85 @@ def test_a_lane_whose_peer_leaves_unannounced_is_not_used_again() -> None:
     with scripted(script) as server, transport_to(server.endpoint, connections=1) as transport:
         found = all_of(transport, [a_call(f"/{number}", seconds=20) for number in range(50)])
         assert [getattr(answer, "status", answer) for _, answer in found] == [200] * 50
+
+
+def at_once(transport: Transport, targets: list[str], waiting: int) -> dict[str, Any]:
+    """Send requests of which so many were announced; return what came of each."""
+    calls = iter([a_call(target) for target in targets])
+    lists = transport.multiplexer(lambda: next(calls, None), lambda: waiting).results()
+    return {call.target: result for results in lists for call, result in results}
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("last_words", [b"", reply(200, b"unasked")], ids=["leaves", "speaks"])
+def test_no_idle_connection_is_used_whose_peer_has_left_or_spoken(
+    last_words: bytes, is_tls: bool, tmp_path: Path
+) -> None:
+    """Of connections taken together those are used that are as good as new, the others closed."""
+    may_part, parted = threading.Event(), threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        target = peer.request().target
+        peer.send(reply(200, target.encode()))
+        if target in ("/1", "/4", "/6"):
+            may_part.wait(10)
+            if last_words:
+                peer.send(last_words)
+            else:
+                peer.sock.shutdown(socket.SHUT_WR)
+            parted.release()
+            peer.stall()
+        echo(peer)
+
+    trusted = {"ca_bundle": bundle(tmp_path)} if is_tls else {}
+    targets = [f"/{number}" for number in range(8)]
+    with (
+        scripted(script, tls=server_context() if is_tls else None) as server,
+        transport_to(server.endpoint, connections=8, connect_timeout=5, **trusted) as transport,
+    ):
+        # One after the other: each has opened a connection of its own.
+        taken = [transport.pool.take(time.monotonic() + 5) for _ in targets]
+        for connection, target in zip(taken, targets, strict=True):
+            drive(connection, a_call(target))
+        for connection in taken:
+            give_back(transport.pool, connection)
+        used = open_in(transport.pool)
+        may_part.set()
+        assert all(parted.acquire(timeout=10) for _ in range(3))
+        again = [f"/again{number}" for number in range(8)]
+        found = at_once(transport, again, 7)
+        assert {target: bytes(result.body) for target, result in found.items()} == {
+            target: target.encode() for target in again
+        }
+        assert server.accepted == 11
+        assert len(open_in(transport.pool) & used) == 5
+        assert open_in(transport.pool) == set(transport.pool._idle)
+
+
+def test_what_was_taken_for_nothing_is_given_back() -> None:
+    """Announced and not sent: the connections are idle again before anything is waited for."""
+    with scripted(echo) as server, transport_to(server.endpoint, connections=8) as transport:
+        at_once(transport, [f"/{number}" for number in range(8)], 7)
+        assert len(transport.pool._idle) == 8
+        calls = iter([a_call("/a"), a_call("/b"), None])
+        idle: list[int] = []
+
+        def next_request() -> Any:
+            call = next(calls, None)
+            if call is None:
+                idle.append(len(transport.pool._idle))
+            return call
+
+        lists = transport.multiplexer(next_request, lambda: 8).results()
+        found = [result.status for results in lists for _, result in results]  # type: ignore[union-attr]
+        assert found == [200, 200]
+        assert idle[0] == 0
+        assert len(transport.pool._idle) == 8
+        assert server.accepted == 8
+        assert at_once(transport, [f"/{number}" for number in range(8)], 7).keys() == {
+            f"/{number}" for number in range(8)
+        }
+        assert server.accepted == 8
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
