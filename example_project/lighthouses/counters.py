@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.cache import caches
 
-from lighthouses import latency
+from lighthouses import latency, savings
 
 Row = tuple[str, str, str]
 
@@ -31,6 +31,15 @@ MEANINGS = {
     "billed_operations": "an estimate: one per started KiB, at least one per request",
     "owed": "writes that failed: until they are paid, older values count as absent",
     "paid": "writes that were owed: what they left behind is gone",
+    "near_hits": "reads that copies in this process answered: a request saved each",
+    "near_entries": "copies held now",
+    "near_bytes": "of memory that they take",
+    "near_evictions": "copies that made room for others",
+    "near_stale": "answers of copies beyond their age, while the service was away",
+    "hedges": "slow reads that were asked again on another connection",
+    "hedges_won": "of those, the second answer came first",
+    "refreshes": "values made anew before they expired",
+    "waited": "callers that waited for another who made the value",
     "breaker": "closed: requests are sent; open: none is, the answer comes at once",
     "breaker_openings": "how often the breaker opened",
 }
@@ -45,6 +54,8 @@ class Panel:
     location: str
     stats: dict[str, Any]
     calls: list[latency.Call]
+    samples: list[savings.Sample]
+    max_age: float  # seconds for which a copy in the process answers
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -54,9 +65,11 @@ class Panel:
             ("Hit ratio", self.hit_ratio),
             ("Median (p50)", latency.duration(every.p50) if every else NONE_YET),
             ("95 % within (p95)", latency.duration(every.p95) if every else NONE_YET),
-            ("Requests sent", f"{self.stats['requests']:,}"),
-            ("Billed operations", f"{self.stats['billed_operations']:,}"),
             ("Errors", f"{sum(self.stats['errors'].values()):,}"),
+            ("Requests sent", f"{self.stats['requests']:,}"),
+            ("Saved by copies", f"{self.stats['near_hits']:,}"),
+            ("Copies held", f"{self.stats['near_entries']:,}"),
+            ("Billed operations", f"{self.stats['billed_operations']:,}"),
         ]
 
     @property
@@ -71,6 +84,10 @@ class Panel:
     @property
     def plot(self) -> latency.Plot:
         return latency.plot(self.calls)
+
+    @property
+    def savings(self) -> savings.Plot:
+        return savings.plot(self.samples)
 
     @property
     def overall(self) -> latency.Summary | None:
@@ -105,4 +122,6 @@ def _panel(alias: str) -> Panel:
         entry.get("LOCATION", ""),
         cache.stats(),
         recorded.calls() if recorded else [],
+        recorded.samples() if recorded else [savings.Sample(0, 0)],
+        entry.get("OPTIONS", {}).get("NEAR_MAX_AGE", 0),
     )

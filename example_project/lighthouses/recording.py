@@ -24,6 +24,7 @@ from django.utils.decorators import sync_and_async_middleware
 
 from django_momento_http.cache import MomentoCache
 from lighthouses.latency import Call
+from lighthouses.savings import Sample
 
 PLACE = b"<!-- cache report -->"  # stands in base.html, and so in pages that cache_page keeps
 SESSION = "the session"  # shown instead of its key, which is a secret of the visitor's
@@ -62,16 +63,24 @@ class Recent:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: deque[Call] = deque(maxlen=REMEMBERED)
+        # One more: what was counted before the first of the calls.
+        self._samples: deque[Sample] = deque([Sample(0, 0)], maxlen=REMEMBERED + 1)
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Call, sample: Sample) -> None:
         """Remember a call, and forget the oldest where there is no more room."""
         with self._lock:
             self._calls.append(call)
+            self._samples.append(sample)
 
     def calls(self) -> list[Call]:
         """Give the calls, oldest first."""
         with self._lock:
             return list(self._calls)
+
+    def samples(self) -> list[Sample]:
+        """Give what was counted before these calls, and after each of them."""
+        with self._lock:
+            return list(self._samples)
 
 
 @dataclass
@@ -183,11 +192,18 @@ class Recorded:
             operation.milliseconds = _milliseconds_since(started)
             _inside.reset(inside)
         if is_own:
-            self.recent.add(operation.as_call())
+            self.recent.add(operation.as_call(), self._sample())
+
+    def _sample(self) -> Sample:
+        return Sample(0, 0)
 
 
 class RecordedMomentoCache(Recorded, MomentoCache):
     """The Momento cache, noted."""
+
+    def _sample(self) -> Sample:
+        stats = self.stats()
+        return Sample(stats["requests"], stats["near_hits"])
 
 
 class RecordedLocMemCache(Recorded, LocMemCache):

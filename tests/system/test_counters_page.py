@@ -85,6 +85,16 @@ CONTRASTS = """() => {
   }
 }"""
 
+# What the eye sees of each area in the legend: its colour, and that of the card behind it.
+COLOURS = """() => [...document.querySelectorAll(".savings .legend rect")].map(rect => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number).slice(0, 3)
+  const style = getComputedStyle(rect)
+  const card = numbers(getComputedStyle(rect.closest("figure")).backgroundColor)
+  const share = Number(style.fillOpacity)
+  const seen = numbers(style.fill).map((value, i) => value * share + card[i] * (1 - share))
+  return [rect.getAttribute("class"), seen, card]
+})"""
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Site]]:
@@ -508,3 +518,106 @@ def test_before_the_first_call_the_plot_is_empty(open_tab: Callable[..., Any]) -
     assert tab.locator("use.mark, rect.bar, line.quantile").count() == 0
     assert tab.get_by_text("No calls yet", exact=True).is_visible()
     assert tab.locator("svg.plot desc").text_content() == "No call was made yet."
+
+
+def test_copies_answer_the_second_visit(site: Site, server: RunningServer) -> None:
+    """What was read or written a moment ago is not asked for again, and counted as saved."""
+    site.get("/pole-to-pole/")
+    sent = len(server.requests)
+    site.get("/pole-to-pole/")
+
+    page = site.get(HELD)
+
+    assert len(server.requests) == sent
+    assert (counts(page)["near_hits"], counts(page)["near_entries"]) == ("12", "12")
+    assert "saved: 12 reads answered by copies" in page
+    assert f"sent: {sent} requests" in page
+    assert f"In the last 3 calls {sent} requests were sent" in page
+
+
+def test_without_copies_there_is_no_such_plot(tmp_path: Any, server: RunningServer) -> None:
+    """An alias whose copies are off shows its counters alone."""
+    looked_at = f"""
+from django.test import Client, override_settings
+options = {{"ENDPOINT": {server.endpoint!r}, "TOKEN": "key"}}
+entry = {{"BACKEND": "lighthouses.recording.RecordedMomentoCache",
+         "LOCATION": "default-cache", "OPTIONS": options}}
+with override_settings(CACHES={{"default": entry}}):
+    print(Client().get("/counters/", SERVER_NAME="localhost").content.decode())
+"""
+
+    page = manage(without_account(tmp_path), "shell", "-v", "0", "-c", looked_at)
+
+    assert "near_hits" in page
+    assert "<figure" in page
+    assert 'class="savings"' not in page
+
+
+def visited(site: Site) -> None:
+    """Visit a page until copies answer."""
+    for _ in range(3):
+        site.get("/pole-to-pole/")
+
+
+@pytest.mark.browser
+def test_areas_have_a_body_inside_the_plot(site: Site, open_tab: Callable[..., Any]) -> None:
+    """Both areas are drawn within the frame, what was saved above what was sent."""
+    visited(site)
+
+    for viewport in (WIDE, NARROW):
+        tab = open_tab(viewport=viewport)
+        frame = tab.locator("svg.area").first.bounding_box()
+        saved, sent = (
+            tab.locator(f"svg.area .{name}").bounding_box() for name in ("saved", "sent")
+        )
+
+        for box in (saved, sent):
+            assert min(box["width"], box["height"]) > 0
+            assert is_inside(box, frame)
+        assert saved["y"] < sent["y"]
+        legend = [each.get_attribute("class") for each in tab.locator(".savings rect").all()]
+        assert legend == ["saved", "sent"]
+
+
+@pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "visited"])
+@pytest.mark.browser
+def test_no_word_of_it_is_cut_off(site: Site, open_tab: Callable[..., Any], is_empty: bool) -> None:
+    """At 360 pixels the plot and its words stand within its card."""
+    if not is_empty:
+        visited(site)
+    tab = open_tab(viewport=NARROW)
+
+    card = tab.locator("figure.savings").bounding_box()
+    words = [text.bounding_box() for text in tab.locator("svg.area text").all()]
+
+    assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    assert len(words) >= 4
+    assert all(is_inside(box, card) for box in words)
+
+
+@pytest.mark.browser
+def test_areas_stand_out(site: Site, open_tab: Callable[..., Any]) -> None:
+    """Both have WCAG's contrast of 3 with the card, in the light and in the dark."""
+    visited(site)
+
+    for scheme in ("light", "dark"):
+        areas = open_tab(color_scheme=scheme).evaluate(COLOURS)
+
+        assert [name for name, _, _ in areas] == ["saved", "sent"]
+        for _, seen, card in areas:
+            assert contrast(seen, card) >= 3
+
+
+def contrast(*colours: list[float]) -> float:
+    """Return the contrast of two colours by WCAG 2."""
+    darker, lighter = sorted(map(luminance, colours))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: list[float]) -> float:
+    """Return how light a colour is, from 0 to 1."""
+    shares = [value / 255 for value in colour]
+    red, green, blue = (
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
