@@ -4,11 +4,13 @@ Parsing is httptools' business; this gathers what its callbacks say. It knows no
 of what a status means.
 """
 
-import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpResponseParser
 
-from ..exceptions import MomentoError, TimedOut, TransportError
+from ..exceptions import MomentoError, TimedOut
 
 Body = bytes | bytearray
 
@@ -18,6 +20,9 @@ BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
 ERROR_BODY_LIMIT = 1024
 HEAD_LIMIT = 64 * 1024
 _FRAMING = {b"content-length", b"transfer-encoding"}
+# What a parser tells, besides heads and pieces of a body.
+_BEGIN, _COMPLETE = "a message begins", "it is complete"
+_NEVER = object()
 
 
 class Request:
@@ -101,12 +106,13 @@ Result = Response | MomentoError
 
 
 class ResponseParser:
-    """httptools' callbacks, and what they have gathered of one response."""
+    """What httptools' callbacks have told of one response."""
 
     __slots__ = (
+        "_events",
+        "_fields",
         "_http",
         "complete",
-        "has_second",
         "headers",
         "keep_alive",
         "parts",
@@ -115,9 +121,12 @@ class ResponseParser:
     )
 
     def __init__(self) -> None:
-        self._http = HttpResponseParser(self)
+        self._events: list[Any] = []
+        self._fields: dict[bytes, bytes] = {}
+        self._http = HttpResponseParser.__new__(HttpResponseParser)
+        heard = _callbacks(self._http, self._events, self._fields)
+        self._http.__init__(heard)  # type: ignore[misc]
         self.keep_alive = False
-        self.has_second = False
         self.begin()
 
     def begin(self) -> None:
@@ -129,26 +138,49 @@ class ResponseParser:
         self.complete = False
 
     def feed(self, data: bytes) -> None:
-        """Read the next piece; raise what httptools raises, or what interrupted it."""
+        """Read the next piece; raise what httptools raises."""
         try:
             self._http.feed_data(data)
-        except HttpParserError as error:
-            if self._is_body_of_none(data):
-                self.keep_alive = False
-                return
-            if not isinstance(error, HttpParserCallbackError) or self.has_second:
+            has_second = self._heed()
+        except HttpParserError:
+            self._heed()
+            if not self._is_body_of_none(data):
                 raise
-            interrupt = error.__context__
-        else:
+            self.keep_alive = False
             return
-        # A callback below raised nothing of its own. What came from outside is the context, but
-        # where an exception is being handled, when Python puts that in its place.
-        try:
-            if interrupt is not None and interrupt is not sys.exception():
-                raise interrupt
-        finally:
-            del interrupt  # or this frame and the interrupt would keep each other
-        raise TransportError("an answer could not be read", kind="internal")
+        if self.status:
+            self._fields.clear()  # trailers are not for us, however many there are
+        if has_second:
+            if not self._is_body_of_none(data):
+                raise HttpParserError("a second answer to one request: whose it is is unknown")
+            self.keep_alive = False
+
+    def _heed(self) -> bool:
+        """Take in what was told; return whether something began after the end, and stop there."""
+        for event in self._events:
+            kind = type(event)
+            if kind is bytes:
+                self.parts.append(event)
+                self.received += len(event)
+            elif kind is tuple:
+                status, keep_alive, fields = event
+                if status >= 200:
+                    self.status, self.keep_alive = status, keep_alive
+                    for name, value in fields.items():
+                        # The first of two counts: a later "chunked" hides no coding.
+                        self.headers.setdefault(name.lower(), value)
+                    if status == 204 and self.headers.keys() & _FRAMING and self.length != 0:
+                        # The body that it announces would be taken for the next answer.
+                        self.keep_alive = False
+            elif event is _COMPLETE:
+                if self.status:
+                    self.complete = True
+                else:
+                    self.parts, self.received = [], 0
+            elif self.complete:
+                return True
+        self._events.clear()
+        return False
 
     def _is_body_of_none(self, data: bytes) -> bool:
         """Whether the data goes on behind a whole 204, and not with another answer."""
@@ -156,36 +188,6 @@ class ResponseParser:
             return False
         _, end, rest = data.partition(b"\r\n\r\n")
         return bool(end) and not b"HTTP/".startswith(rest[:5])
-
-    def on_message_begin(self) -> None:
-        if self.complete:
-            self.has_second = True
-            raise ValueError("a second answer to one request: whose it is cannot be known")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers are not for us. The first of two counts: a later "chunked" hides no coding.
-        if self.status == 0:
-            self.headers.setdefault(name.lower(), value)
-
-    def on_headers_complete(self) -> None:
-        status = self._http.get_status_code()
-        if status >= 200:
-            self.status = status
-            self.keep_alive = self._http.should_keep_alive()
-            if status == 204 and self.headers.keys() & _FRAMING and self.length != 0:
-                # The body that it announces would be taken for the next answer.
-                self.keep_alive = False
-        else:
-            self.headers = {}
-
-    def on_body(self, data: bytes) -> None:
-        self.parts.append(data)
-        self.received += len(data)
-
-    def on_message_complete(self) -> None:
-        self.complete = self.status != 0
-        if not self.complete:
-            self.parts, self.received = [], 0
 
     def content(self) -> Body | None:
         """Return the body if nothing more is to come of a plain response, None otherwise."""
@@ -215,3 +217,27 @@ class ResponseParser:
 
 def _body_headers(length: int) -> str:
     return f"Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n"
+
+
+def _callbacks(
+    http: HttpResponseParser, events: list[Any], fields: dict[bytes, bytes]
+) -> SimpleNamespace:
+    """Return what notes down what a parser says, in order; of a head: its status, whether the
+    connection is to be kept, and the fields.
+
+    It is C code throughout, within which no signal handler runs. What one raises inside of a
+    callback of Python's, httptools hands on as the context of its own error; and where the caller
+    is handling an exception, Python puts that in its place.
+    """
+    note = events.append
+    # Each ``next`` calls all that are zipped.
+    begin = zip(iter(fields.clear, _NEVER), iter(partial(note, _BEGIN), _NEVER), strict=False)
+    asked = (http.get_status_code, http.should_keep_alive, fields.copy)
+    head = map(note, zip(*(iter(ask, _NEVER) for ask in asked), strict=False))
+    return SimpleNamespace(
+        on_message_begin=partial(next, begin),
+        on_header=fields.setdefault,
+        on_headers_complete=partial(next, head),
+        on_body=note,
+        on_message_complete=partial(note, _COMPLETE),
+    )

@@ -96,6 +96,20 @@ def get_fresh(transport: Transport) -> None:
     assert transport.exchange(a_call("/x", fresh=True)).body == b"/x"  # type: ignore[union-attr]
 
 
+def get_while_handling(transport: Transport) -> None:
+    try:
+        [].pop()
+    except IndexError:
+        get(transport)
+
+
+def get_many_while_handling(transport: Transport) -> None:
+    try:
+        [].pop()
+    except IndexError:
+        get_many(transport)
+
+
 def put_large(transport: Transport) -> None:
     assert transport.exchange(a_call("/x", LARGE)).body == b"/x"  # type: ignore[union-attr]
 
@@ -160,6 +174,8 @@ class Scene(NamedTuple):
 
 SCENES = {
     "single": Scene(echo, get),
+    "handling": Scene(echo, get_while_handling),
+    "handling many": Scene(echo, get_many_while_handling),
     "cold": Scene(echo, get_cold),
     "fresh": Scene(echo, get_fresh),
     "large": Scene(echo, put_large),

@@ -1,5 +1,7 @@
 """Replies: what a parser makes of the bytes of one answer, in whatever pieces they come."""
 
+import sys
+
 import pytest
 from httptools import HttpParserError
 from hypothesis import given, settings
@@ -169,3 +171,19 @@ def test_hostile_bytes_raise_nothing_but_parser_errors(data: bytes, size: int, l
     except HttpParserError:
         return
     assert isinstance(parser.is_framed, bool)
+
+
+def test_no_code_of_python_runs_within_the_parser() -> None:
+    """What a signal handler raises in a callback would be lost where an exception is handled."""
+    parser, run = ResponseParser(), list[str]()
+    many = reply(103, b"", "Link: x", length=None) + reply(
+        200, b"3\r\nabc\r\n0\r\nX-More: x\r\n\r\n", CHUNKED, length=None
+    )
+    sys.setprofile(lambda frame, event, _: run.append(frame.f_code.co_name + event))
+    try:
+        parser._http.feed_data(many)
+    finally:
+        sys.setprofile(None)
+    assert [one for one in run if one.endswith(("call", "return")) and "c_" not in one] == []
+    parser.feed(b"")
+    assert (parser.status, parser.parts, parser.complete) == (200, [b"abc"], True)

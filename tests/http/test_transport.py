@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from requests import Session
 
 from django_momento_http._http.connection import Connection
-from django_momento_http._http.messages import Request, ResponseParser
+from django_momento_http._http.messages import Request
 from django_momento_http._http.transport import Origin, Transport
 from django_momento_http.exceptions import ConnectFailed, MomentoError, TransportError
 from tests.support.interrupting import TimeIsUp, interrupts
@@ -394,29 +394,6 @@ def test_what_is_raised_while_waiting_passes_whatever_it_is(
             with pytest.raises(OSError, match="time is up") as caught:
                 transport.exchange(a_call())
         assert caught.value is raised
-        assert not transport.pool._all
-
-
-@pytest.mark.parametrize("send", [single, many])
-@pytest.mark.parametrize("is_handling", [False, True])
-def test_what_strikes_a_callback_of_the_parser_is_never_sent_again(
-    is_handling: bool, send: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It comes out; where Python has lost it, in an except block, the request is not retried."""
-
-    def struck(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with scripted(echo) as server, transport_to(server.endpoint) as transport:
-        monkeypatch.setattr(ResponseParser, "on_body", struck)
-        if is_handling:
-            try:
-                [].pop()
-            except IndexError:
-                assert short(send(transport, a_call())) == "TransportError internal"
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                send(transport, a_call())
         assert not transport.pool._all
 
 
