@@ -17,7 +17,7 @@ from django.test import override_settings
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import Fault, RunningServer, running_server
 from tests.integrations.conftest import Project
-from tests.support.canary import seen_in
+from tests.support.canary import seen_in, shown_by
 
 NEEDS = "needs opentelemetry: pip install 'django-momento-http[dev]'"
 pytest.importorskip("opentelemetry.sdk.metrics", reason=NEEDS)
@@ -33,7 +33,7 @@ from opentelemetry.sdk.metrics.export import (  # noqa: E402
 )
 
 from django_momento_http._client import client  # noqa: E402
-from django_momento_http._diagnostics import metrics  # noqa: E402
+from django_momento_http._diagnostics import aliases, metrics  # noqa: E402
 
 TOKEN = "a-token-that-nobody-may-see"
 KEY = "a-key-that-nobody-may-see"
@@ -377,6 +377,25 @@ def test_what_a_signal_handler_raises_comes_out(
             metrics.observe(metrics.INSTRUMENTS[0], CallbackOptions())
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_interrupted_read_shows_no_secret(
+    use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends it while the settings are read, no frame that it leaves holds the token."""
+    use(default={**PATIENT, "SIGNING_KEY": "a-signing-key-that-nobody-may-see"})
+    caches["default"].get(KEY)
+
+    def interrupted(location: str, options: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(aliases, "read_options", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        metrics.observe(metrics.INSTRUMENTS[0], CallbackOptions())
+    shown = shown_by(caught.value)
+    assert "observe" in shown
+    assert not seen_in(shown)
+    assert not seen_in(shown, "a-signing-key-that-nobody-may-see")
 
 
 # Processes
