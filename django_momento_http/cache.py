@@ -18,16 +18,15 @@ from ._conf.django_settings import read_beside
 from ._conf.frames import EmptiedFrames, empty_frames
 from ._conf.options import improper, read_options
 from ._conf.signing_keys import signing_keys
+from ._get_or_set import LOADED_IN_LOOP, Call, InLoop, InThread, in_thread, make
 from ._interrupts import is_raised_by_signal_handler
 from ._process import known_pid, remember_pid
 from ._store.config import StoreConfig
 from ._store.copies import MISSING
 from ._store.keys import LONGEST_PLAIN, UncopiedKey, encode_key, encode_plain_key
+from ._store.making import Look
 from ._store.store import Store, shared_store
 
-_UNKNOWN = object()
-# Bytes of copies that a task loads in the event loop's thread, in one call; more go to a worker's.
-_LOADED_IN_LOOP = 64 * 1024
 # Keys that Django's sessions make: a copy of one would lose what another process put into it, and
 # outlive a logout.
 _SESSIONS = "django.contrib.sessions."
@@ -90,7 +89,7 @@ class MomentoCache(BaseCache):
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
         if store.near is not None:
-            value = store.near.copies.get(wire_key, _LOADED_IN_LOOP)
+            value = store.near.copies.get(wire_key, LOADED_IN_LOOP)
             if value is not MISSING:
                 return value
         return await store.runner.arun(lambda: store.get(wire_key, default))
@@ -106,7 +105,7 @@ class MomentoCache(BaseCache):
         store, names = self._store, self._wire_keys(keys, version)
         if store.near is None:
             return await store.runner.arun(lambda: store.get_many(names))
-        found, left = store.near.copies.get_many(names, _LOADED_IN_LOOP)
+        found, left = store.near.copies.get_many(names, LOADED_IN_LOOP)
         return found | await store.runner.arun(lambda: store.get_many(left)) if left else found
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
@@ -115,7 +114,7 @@ class MomentoCache(BaseCache):
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         store, wire_key = self._store, self._wire_key(key, version)
-        if store.near is not None and store.near.copies.has(wire_key, _LOADED_IN_LOOP):
+        if store.near is not None and store.near.copies.has(wire_key, LOADED_IN_LOOP):
             return True
         return await store.runner.arun(lambda: store.has_key(wire_key))
 
@@ -189,41 +188,28 @@ class MomentoCache(BaseCache):
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
-        missing = self._missing_key
-        value = store.runner.run(lambda: store.lookup(wire_key, missing, _UNKNOWN))
-        if value is not missing and value is not _UNKNOWN:
-            return value
-        generation = store.generation
-        made = default() if callable(default) else default
-        # Where the service could not be asked, it is not asked again: the caller has waited enough.
-        if value is _UNKNOWN:
-            return made
-        payload, seconds = store.dumps(made), self._seconds(timeout)
-        return store.runner.run(
-            lambda: store.get_or_add(wire_key, made, payload, seconds, generation)
-        )
+        ended, draw = store.making.flights.ended, store.making.draw()
+        found = store.runner.run(lambda: store.look(wire_key, draw))
+        if type(found) is not Look:
+            return found
+        call = Call(wire_key, default, self._seconds(timeout), ended)
+        return in_thread(make(call, found, InThread(store)))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
+        making = store.making
+        ended, draw = making.flights.ended, making.draw()
         if store.near is not None:
-            value = store.near.copies.get(wire_key, _LOADED_IN_LOOP)
+            value = making.copied(wire_key, draw, LOADED_IN_LOOP)
             if value is not MISSING:
                 return value
-        missing = self._missing_key
-        value = await store.runner.arun(lambda: store.lookup(wire_key, missing, _UNKNOWN))
-        if value is not missing and value is not _UNKNOWN:
-            return value
-        generation = store.generation
-        made = default() if callable(default) else default
-        # Where the service could not be asked, it is not asked again: the caller has waited enough.
-        if value is _UNKNOWN:
-            return made
-        payload, seconds = await self._dumps(made), self._seconds(timeout)
-        return await store.runner.arun(
-            lambda: store.get_or_add(wire_key, made, payload, seconds, generation)
-        )
+        found = await store.runner.arun(lambda: store.look(wire_key, draw))
+        if type(found) is not Look:
+            return found
+        call = Call(wire_key, default, self._seconds(timeout), ended)
+        return await make(call, found, InLoop(store))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         store = self._store

@@ -15,6 +15,7 @@ T = TypeVar("T")
 _BILLED_BYTES = 1024
 # So many notes are added up at once, under the lock, which costs more than ten of them.
 _MOST_NOTES = 512
+_SERVED = ("hits", "misses", "sets", "deletes", "refreshes", "waited")
 
 
 class Tally:
@@ -78,7 +79,7 @@ class Counters:
         self._requests = self._retries = self._billed = 0
         self._bytes_in = self._bytes_out = 0
         self._paid = 0
-        self._served = {"hits": 0, "misses": 0, "sets": 0, "deletes": 0}
+        self._served = dict.fromkeys(_SERVED, 0)
         self._errors: Counter[str] = Counter()
         # What is counted most is noted first, by single steps of C code.
         self._moved: deque[tuple[int, int, int]] = deque()
@@ -103,7 +104,7 @@ class Counters:
             self._retries += 1
 
     def served(self, what: str, count: int = 1) -> None:
-        """Count what callers were given: ``hits``, ``misses``, ``sets`` or ``deletes``."""
+        """Count what callers were given, or had done: see ``_SERVED``."""
         self._given.append((what, count))
         if len(self._given) >= _MOST_NOTES:
             self._add_up()

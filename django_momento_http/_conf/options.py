@@ -47,6 +47,8 @@ class Options:
     compressor: Coded[Compressor] | None
     compress_min_bytes: int
     signing_key: str | None = field(repr=False)
+    single_flight_wait: float
+    early_refresh: float
     clear_max_age: float | None
     near_max_age: float = 0.0
     near_max_stale: float = 60.0
@@ -193,6 +195,8 @@ def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bo
         compressor=parsed["COMPRESSOR"],
         compress_min_bytes=parsed["COMPRESS_MIN_BYTES"],
         signing_key=parsed["SIGNING_KEY"],
+        single_flight_wait=parsed["SINGLE_FLIGHT_WAIT"],
+        early_refresh=parsed["EARLY_REFRESH"],
         clear_max_age=parsed["CLEAR_MAX_AGE"],
         near_max_age=parsed["NEAR_MAX_AGE"],
         near_max_stale=parsed["NEAR_MAX_STALE"],

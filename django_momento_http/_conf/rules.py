@@ -146,6 +146,18 @@ RULES = (
         "memory for these copies, per process and alias",
     ),
     Rule(
+        "SINGLE_FLIGHT_WAIT",
+        5.0,
+        validators.seconds("a number of seconds, 0 or more", 0, sys.float_info.max),
+        "seconds that get_or_set waits for another of its process that makes the same value",
+    ),
+    Rule(
+        "EARLY_REFRESH",
+        0,
+        validators.seconds("a number, 0 or more", 0, sys.float_info.max),
+        "how eagerly get_or_set makes a value anew before it expires; 0: never",
+    ),
+    Rule(
         "CLEAR_MAX_AGE",
         10,
         validators.or_none(

@@ -143,6 +143,12 @@ class Envelope:
         code = self._serializer.code
         return Stored(code, compressor, generation, expires_at, made_at, length, memoryview(body))
 
+    def bare(self, payload: bytes) -> Stored:
+        """Return a serialized value as it is handed on in this process: never to be stored."""
+        return Stored(
+            self._serializer.code, _UNCOMPRESSED, 0, None, 0, len(payload), memoryview(payload)
+        )
+
     def seal(self, wire_key: str, stored: Stored) -> bytes:
         """Return the bytes to store under this key, signed."""
         return self._seal(self._signer, wire_key, stored)

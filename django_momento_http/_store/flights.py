@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Flight(Waitable, Generic[D, T]):
         "alias",
         "draft",
         "has_ended",
+        "is_let_go",
         "is_marked",
         "key",
         "leader",
@@ -47,6 +49,7 @@ class Flight(Waitable, Generic[D, T]):
         self.draft: D | None = None
         self.outcome: T | None = None
         self.has_ended = False
+        self.is_let_go = False
         self.is_marked = False
         # Weak: if an interrupt takes a maker away before it can say so, its lead goes with it.
         self.leader: weakref.ref[Lead[D, T]] | None = None
@@ -59,9 +62,14 @@ class Flight(Waitable, Generic[D, T]):
         return not self.has_ended and self.leader is not None and self.leader() is not None
 
     @property
+    def is_open(self) -> bool:
+        """Whether callers may still wait for it."""
+        return not (self.has_ended or self.is_let_go or self.is_marked)
+
+    @property
     def is_over(self) -> bool:
         """Whether who waits has something to do: take the outcome, or take over."""
-        return not self.is_led
+        return self.is_let_go or not self.is_led
 
     @property
     def is_inherited(self) -> bool:
@@ -74,7 +82,9 @@ class Flight(Waitable, Generic[D, T]):
         Return the lead where its maker is gone and this caller is to go on.
         """
         end = time.monotonic() + seconds
-        while self.wait(end - time.monotonic()) and not self.has_ended:
+        while self.wait(end - time.monotonic()):
+            if self.has_ended or self.is_let_go:
+                return None
             if (lead := self.take_over()) is not None:
                 return lead
         return None
@@ -82,7 +92,9 @@ class Flight(Waitable, Generic[D, T]):
     async def join_in_loop(self, seconds: float) -> "Lead[D, T] | None":
         """See join(); in a task."""
         end = time.monotonic() + seconds
-        while await self.wait_in_loop(end - time.monotonic()) and not self.has_ended:
+        while await self.wait_in_loop(end - time.monotonic()):
+            if self.has_ended or self.is_let_go:
+                return None
             if (lead := self.take_over()) is not None:
                 return lead
         return None
@@ -93,8 +105,8 @@ class Flight(Waitable, Generic[D, T]):
             return None if self.has_ended or self.is_led else Lead(self)
 
     def let_go(self) -> None:
-        """Let all who wait make their own."""
-        self.has_ended = True
+        """Let all who wait make their own, while this goes on."""
+        self.is_let_go = True
         if not self.is_inherited:
             self.tell()
 
@@ -158,7 +170,7 @@ class Flights(Generic[D, T]):
         """Return the flight to wait for, or the lead of one that nobody leads, or of a new one."""
         with self._lock:
             for flight in reversed(self.under_way.get(key, ())):
-                if flight.alias is alias and not (flight.has_ended or flight.is_marked):
+                if flight.alias is alias and flight.is_open:
                     return flight.take_over() or flight
             return self.begin(alias, key)
 
@@ -201,14 +213,21 @@ class Flights(Generic[D, T]):
 
     def mark(self, key: str) -> None:
         """Let what is being made of this key be out of date; nobody else waits for it."""
+        if not self.under_way:  # as nearly always
+            return
         with self._lock:
             for flight in self.under_way.pop(key, ()):
                 flight.is_marked = True
 
+    def mark_many(self, keys: Iterable[str]) -> None:
+        """Do the same for many keys."""
+        if self.under_way:
+            for key in keys:
+                self.mark(key)
+
     def mark_all(self) -> None:
         """Let all that is being made be out of date."""
-        for key in list(self.under_way):
-            self.mark(key)
+        self.mark_many(list(self.under_way))
 
     def _alive(self, key: str) -> tuple[Flight[D, T], ...]:
         """Return those that somebody leads, or waits for; what an interrupt left behind goes."""

@@ -1,5 +1,4 @@
-"""What a process knows of one namespace: what clear() means there, which writes are under way, and
-which are owed.
+"""What a process knows of one namespace: clear(), writes and values under way, what is owed.
 
 A namespace is an endpoint, a LOCATION and a KEY_PREFIX. Aliases that share it share this, whatever
 else they differ in, so that what one of them clears or deletes is gone for all. It sends nothing.
@@ -9,11 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._process import RECENT, PerProcess
 from .._redaction import shown_name
 from .barrier import Barrier
+from .flights import Flights
 from .generation import Generation, MarkerAge
 from .log_limiter import LogLimiter
 from .owed import Ledger, Owed
@@ -53,6 +53,8 @@ class Namespace:
         self.lines = LogLimiter(clock)
         self.owed = Owed(ledger, clock, self._say)
         self.barrier = Barrier(clock)
+        # What get_or_set makes; ``making`` says of what types.
+        self.flights: Flights[Any, Any] = Flights()
         self.generation = Generation(lambda: self.owed.is_clear_owed, self.barrier.forget)
         self.is_served_whole = False  # an alias without a marker serves what was cleared
         self._ages: dict[tuple[str, ...], MarkerAge] = {}

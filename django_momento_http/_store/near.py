@@ -6,7 +6,7 @@ It knows stored values and what the service answers; ``copies`` knows how long e
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from .._client.counters import Counters
 from .._client.operation import Operation
@@ -15,13 +15,20 @@ from .._conf.options import Options
 from ..exceptions import CircuitOpen, MomentoError, RateLimited
 from .barrier import Write
 from .copies import MISSING, Copies, Instant, Limits
+from .early import margin
+from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
 from .namespace import Namespace
 from .values import Values
 
-# Keeps a serialized value that was stored, and expires then in seconds since 1970.
-KeepWritten = Callable[[str, bytes, float | None], None]
+
+class KeepWritten(Protocol):
+    """Keeps a serialized value that was stored; see ``Copies.keep``."""
+
+    def __call__(
+        self, key: str, payload: bytes, expires_at: float | None, margin: float = 0.0, /
+    ) -> None: ...
 
 
 class Near:
@@ -76,9 +83,19 @@ class Near:
         return values
 
     def _taken(self, key: str, outcome: Outcome, errors: list[MomentoError], since: Instant) -> Any:
+        epoch = self.copies.epoch
+        return self.taken(key, self._values.opened(key, outcome), errors, since, epoch)
+
+    def taken(
+        self,
+        key: str,
+        found: Stored | MomentoError | None,
+        errors: list[MomentoError],
+        since: Instant,
+        epoch: int,
+    ) -> Any:
+        """Return the value of what was read since then, and keep a copy; else as read() does."""
         copies = self.copies
-        epoch = copies.epoch
-        found = self._values.opened(key, outcome)
         if found is None:
             # Nor may it come back in an outage.
             copies.drop(key)
@@ -86,7 +103,14 @@ class Near:
         if isinstance(found, MomentoError):
             errors.append(found)
             return copies.get_stale(key) if self.bridges(found) else MISSING
-        keep = partial(copies.keep, key, expires_at=found.expires_at, since=since, epoch=epoch)
+        keep = partial(
+            copies.keep,
+            key,
+            expires_at=found.expires_at,
+            since=since,
+            epoch=epoch,
+            margin=margin(found),
+        )
         return self._values.load(found, errors, keep)
 
     def bridges(self, error: MomentoError) -> bool:
@@ -98,9 +122,9 @@ class Near:
         copies, loads, values = self.copies, self._loads, self._values
         epoch, since = copies.epoch, copies.moment()
 
-        def keep(key: str, payload: bytes, expires_at: float | None) -> None:
+        def keep(key: str, payload: bytes, expires_at: float | None, margin: float = 0.0) -> None:
             # Until the marker could be read, nothing can be said of a value.
             if values.can_judge:
-                copies.keep(key, bytes(payload), loads, expires_at, since, epoch, write)
+                copies.keep(key, bytes(payload), loads, expires_at, since, epoch, write, margin)
 
         return keep

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .._client import client
 from .._client.client import shared_client
-from .._client.operation import Operation
+from .._client.operation import Operation, Plan
 from .._process import RECENT, PerProcess
 from ..exceptions import MomentoError, StoredValueError
 from .clear_marker import Marker
@@ -20,6 +20,7 @@ from .config import StoreConfig
 from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
+from .making import ABSENT, UNKNOWN, Making
 from .namespace import Namespace, forget_namespaces, shared_namespace
 from .near import Near
 from .runner import Runner
@@ -60,12 +61,14 @@ class Store:
         self._gateway = Gateway(self._client, namespace, marker, values)
         # Copies in this process, or none.
         self.near: Near | None = None
+        shared = namespace, self._gateway, values, self._error_policy, self._counters
         if options.near_max_age:
-            shared = namespace, self._gateway, values, self._error_policy, self._counters
             self.near = Near(options, *shared, clock, wall_clock)
         self._writer = Writer(
             namespace, self._gateway, values, self._error_policy, self.near, self._seconds
         )
+        self.making = Making(options, *shared, self._writer, self.near, clock, wall_clock)
+        self._flights = namespace.flights
         self.runner = Runner(self._client)
         # The process that may use it; none once it is closed.
         self.pid = os.getpid()
@@ -111,6 +114,12 @@ class Store:
             self._error_policy.report("get", errors)
         self._counters.served("misses" if value is MISSING else "hits")
         return default if value is MISSING else value
+
+    def look(self, key: str, draw: float) -> Plan[Any]:
+        """Return the plan that returns the value, or a Look: why it is to be made."""
+        if self.making.is_eager:
+            return self.making.look(key, draw)
+        return self.lookup(key, ABSENT, UNKNOWN)
 
     async def lookup(self, key: str, missing: Any, unknown: Any) -> Any:
         """Return the value, or which it is: not there, or the service could not say."""
@@ -170,11 +179,13 @@ class Store:
 
     async def set(self, key: str, payload: bytes, timeout: float | None) -> None:
         """Store the value, or remove it where the timeout is 0 or less."""
+        self._flights.mark(key)
         if await self._writer.put("set", key, payload, timeout, owes=True):
             self._counters.served("sets")
 
     async def set_many(self, payloads: Mapping[str, bytes], timeout: float | None) -> list[str]:
         """Store the values and return the keys of those that were not."""
+        self._flights.mark_many(payloads)
         outcomes = await self._writer.put_many(payloads, timeout)
         failed = {key: error for key, error in outcomes.items() if isinstance(error, MomentoError)}
         self._counters.served("sets", len(payloads) - len(failed))
@@ -188,30 +199,12 @@ class Store:
             return False
         return await self._writer.put("add", key, payload, timeout)
 
-    async def get_or_add(
-        self, key: str, value: Any, payload: bytes, timeout: float | None, generation: int
-    ) -> Any:
-        """Return the value that is there, or else this one, made in that generation, and store it.
-
-        What a clear() overtook while it was made is stored as what it is: a value from before.
-        """
-        there = await self._read("get_or_set", key)
-        if there is MISSING:
-            stamp = self._namespace.stamp()
-            stored, ttl = self._values.packed(payload, timeout, stamp, generation)
-            await self._writer.write("get_or_set", key, stored, ttl, payload=payload)
-        return value if there is MISSING or there is _UNKNOWN else there
-
-    @property
-    def generation(self) -> int:
-        """The generation that is current as far as this process knows."""
-        return self._namespace.generation.current
-
     async def touch(self, key: str, timeout: float | None) -> bool:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
         found = await self._find("touch", key)
         if not isinstance(found, Stored):
             return False
+        self._flights.mark(key)
         stored, ttl = self._values.renewed(found, timeout)
         return await self._writer.write("touch", key, stored, ttl, owes=ttl == 0)
 
@@ -227,6 +220,7 @@ class Store:
             raise ValueError(_NOT_THERE)
         if not isinstance(value, Number):
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
+        self._flights.mark(key)
         total = value + delta
         if not (await self._writer.write("incr", key, *self._values.replaced(found, total))):
             raise ValueError(_NOT_THERE)
@@ -234,6 +228,7 @@ class Store:
 
     async def move(self, key: str, new_key: str) -> None:
         """Store the value under another key, with the lifetime that is left, and remove it here."""
+        self._flights.mark_many((key, new_key))
         found = await self._find("incr_version", key)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
@@ -247,6 +242,7 @@ class Store:
 
     async def delete(self, key: str) -> bool:
         """Remove the value and return whether there was one."""
+        self._flights.mark(key)
         with self._writer.writing((key,)):
             return await self._delete(key)
 
@@ -268,6 +264,7 @@ class Store:
     async def delete_many(self, keys: Iterable[str]) -> None:
         """Remove the values."""
         names = list(keys)
+        self._flights.mark_many(names)
         outcomes = await self._writer.remove_many(names, self._namespace.stamp())
         errors = [error for error in outcomes if isinstance(error, MomentoError)]
         self._counters.served("deletes", len(names) - len(errors))
@@ -277,6 +274,7 @@ class Store:
         """Make absent what this KEY_PREFIX has of all versions."""
         if not self._can_clear:
             raise NotImplementedError("clear() needs a clear marker: CLEAR_MAX_AGE is None")
+        self._flights.mark_all()
         error = await self._gateway.clear()
         if error is not None:
             self._error_policy.report("clear", [error])

@@ -12,6 +12,7 @@ from .._client.operation import Asked, Operation, Together
 from .._client.responses import Outcome
 from ..exceptions import BadRequest, MomentoError
 from .barrier import Write, Writing
+from .early import margin
 from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
@@ -24,7 +25,7 @@ from .values import Values
 _SESSION = re.compile(rb"django\.contrib\.sessions\.cache[A-Za-z0-9]{32}\Z")
 
 
-def _keep_nothing(_: str, __: bytes, ___: float | None) -> None:
+def _keep_nothing(_: str, __: bytes, ___: float | None, ____: float = 0.0, /) -> None:
     """Leave no copy."""
 
 
@@ -93,7 +94,7 @@ class Writer:
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
             is_done = await self._end(name, key, stored, ttl, outcome, since, write, owes=owes)
             if is_done and ttl and payload is not None and is_current:
-                keep(key, payload, stored.expires_at)
+                keep(key, payload, stored.expires_at, margin(stored))
             return is_done
 
     async def put_many(

@@ -17,6 +17,8 @@ def test_a_fresh_client_has_done_nothing() -> None:
         "misses": 0,
         "sets": 0,
         "deletes": 0,
+        "refreshes": 0,
+        "waited": 0,
         "errors": {},
         "retries": 0,
         "bytes_in": 0,
