@@ -42,6 +42,17 @@ class _Endpoint:
     request_timeout: float
 
 
+def origin_of(options: Options) -> Origin:
+    """Return where requests of this configuration go, and how."""
+    return Origin(
+        endpoint=options.endpoint,
+        connect_timeout=options.connect_timeout,
+        max_connections=options.max_connections,
+        proxy=options.proxy,
+        ca_bundle=options.ca_bundle,
+    )
+
+
 class EndpointState:
     """What all clients of one endpoint share: connections, breaker and retry budget."""
 
@@ -118,18 +129,7 @@ class MomentoClient:
         self._path = f"/cache/{options.location}?key_base64="
         self._request_timeout = _WAITING * options.request_timeout
         self._width = options.max_connections
-        self._endpoint = _ENDPOINTS.get(
-            _Endpoint(
-                Origin(
-                    endpoint=options.endpoint,
-                    connect_timeout=options.connect_timeout,
-                    max_connections=options.max_connections,
-                    proxy=options.proxy,
-                    ca_bundle=options.ca_bundle,
-                ),
-                options.request_timeout,
-            )
-        )
+        self._endpoint = _ENDPOINTS.get(_Endpoint(origin_of(options), options.request_timeout))
         self._retries = self._endpoint.retries
         self._account = _ACCOUNTS.get(
             _AccountKey(options.endpoint, options.location, options.token)

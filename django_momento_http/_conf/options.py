@@ -26,6 +26,7 @@ _LOCATION = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._~-]+")
 # Accepted without a meaning, as by Django's Redis backend.
 _WITHOUT_MEANING = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 _BESIDE_OPTIONS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "LOCATION", "TIMEOUT", "VERSION"})
+_OF_THE_ENDPOINT = frozenset({"ALLOW_PLAIN_HTTP", "REGION"})
 _MOST_REMEMBERED = 128
 
 
@@ -50,9 +51,9 @@ class Options:
     single_flight_wait: float
     early_refresh: float
     clear_max_age: float | None
-    near_max_age: float = 0.0
-    near_max_stale: float = 60.0
-    near_max_bytes: int = 32 * 1024 * 1024
+    near_max_age: float
+    near_max_stale: float
+    near_max_bytes: int
     # Whether the v1 key alone says where requests go. Not compared: requests go there either way.
     has_endpoint_of_key: bool = field(default=False, compare=False)
 
@@ -180,29 +181,13 @@ def _combine(location: str, parsed: dict[str, Any], *, connect_timeout_given: bo
         )
     endpoint_of_key = token.endpoint if isinstance(token, Credential) else None
     says_where = parsed["ENDPOINT"] or parsed["REGION"]
-    return Options(
-        location=location,
-        endpoint=_endpoint(parsed, endpoint_of_key),
-        token=token.secret if isinstance(token, Credential) else token,
-        proxy=parsed["PROXY"],
-        ca_bundle=parsed["CA_BUNDLE"],
-        on_error=parsed["ON_ERROR"],
-        request_timeout=parsed["REQUEST_TIMEOUT"],
-        connect_timeout=_connect_timeout(parsed, is_given=connect_timeout_given),
-        max_connections=parsed["MAX_CONNECTIONS"],
-        max_ttl=parsed["MAX_TTL"],
-        serializer=parsed["SERIALIZER"],
-        compressor=parsed["COMPRESSOR"],
-        compress_min_bytes=parsed["COMPRESS_MIN_BYTES"],
-        signing_key=parsed["SIGNING_KEY"],
-        single_flight_wait=parsed["SINGLE_FLIGHT_WAIT"],
-        early_refresh=parsed["EARLY_REFRESH"],
-        clear_max_age=parsed["CLEAR_MAX_AGE"],
-        near_max_age=parsed["NEAR_MAX_AGE"],
-        near_max_stale=parsed["NEAR_MAX_STALE"],
-        near_max_bytes=parsed["NEAR_MAX_BYTES"],
-        has_endpoint_of_key=says_where is None and endpoint_of_key is not None,
-    )
+    # Those that only lead to the endpoint are no fields; the others have the names of the fields.
+    own = {name.lower(): value for name, value in parsed.items() if name not in _OF_THE_ENDPOINT}
+    own["endpoint"] = _endpoint(parsed, endpoint_of_key)
+    own["token"] = token.secret if isinstance(token, Credential) else token
+    own["connect_timeout"] = _connect_timeout(parsed, is_given=connect_timeout_given)
+    own["has_endpoint_of_key"] = says_where is None and endpoint_of_key is not None
+    return Options(location=location, **own)
 
 
 def _endpoint(parsed: Mapping[str, Any], endpoint_of_key: str | None) -> str:

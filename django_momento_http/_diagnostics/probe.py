@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from email.utils import mktime_tz, parsedate_tz
 from statistics import median
 
-from .._client.client import shared_client
+from .._client.client import origin_of, shared_client
 from .._client.operation import Operation
 from .._client.responses import Outcome, outcome_of
 from .._client.tokens import TokenSource
 from .._conf.credentials import expiry_of
 from .._conf.frames import EmptiedFrames
 from .._http.messages import Response
-from .._http.transport import Origin, Transport
+from .._http.transport import Transport
 from .._interrupts import is_raised_by_signal_handler
 from .._store.envelope import Stored
 from .._store.keys import encode_key
@@ -130,15 +130,7 @@ class _Examination:
         return True
 
     def _new_transport(self) -> Transport:
-        options = self._options
-        origin = Origin(
-            options.endpoint,
-            options.connect_timeout,
-            options.max_connections,
-            options.proxy,
-            options.ca_bundle,
-        )
-        return Transport(origin, self._clock, self._opening.note)
+        return Transport(origin_of(self._options), self._clock, self._opening.note)
 
     # Requests
 

@@ -92,7 +92,7 @@ def test_documented_example_gives_the_documented_defaults() -> None:
 
 
 def test_rules_list_every_documented_option_once() -> None:
-    """The one list of rules has the documented options, their defaults and a line for each."""
+    """The one list of rules has the documented options and their defaults, each option once."""
     assert {rule.name: rule.environment or rule.default for rule in RULES} == {
         "REGION": "MOMENTO_REGION",
         "ENDPOINT": "MOMENTO_ENDPOINT",
@@ -117,7 +117,6 @@ def test_rules_list_every_documented_option_once() -> None:
         "CLEAR_MAX_AGE": 10,
     }
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(rule.meaning and "\n" not in rule.meaning for rule in RULES)
 
 
 @pytest.mark.parametrize(
