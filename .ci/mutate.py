@@ -10,6 +10,7 @@ import ast
 import copy
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -17,26 +18,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from coverage import CoverageData
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "django_momento_http"
-# What is changed, and whose tests must notice it: those of the module's name and these first, which
-# are quick, then all of the folders.
-TESTS = {
-    "_store": ["tests/backend/test_cache.py", "tests/backend/test_clear.py"],
-    "_client": ["tests/backend/test_client.py", "tests/backend/test_cache.py"],
-    "_http": ["tests/http/test_transport.py", "tests/backend/test_client.py"],
-}
-FOLDERS = ["tests/http", "tests/unit", "tests/backend"]
-PYTEST = ["-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+CHANGED = ("_store", "_client", "_http")
+TESTS = ["tests/unit", "tests/http", "tests/backend"]
+PYTEST = ["-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
 # No single test takes as many seconds.
 LIMIT = 120
+# So many failures end a run; those that do not happen again are a busy machine's.
+CHANCY = 3
 # Operators that take each other's place.
 PAIRS: list[set[type[ast.AST]]] = [
     *({ast.Lt, ast.GtE}, {ast.LtE, ast.Gt}, {ast.Eq, ast.NotEq}, {ast.Is, ast.IsNot}),
@@ -52,6 +53,7 @@ class Mutant(NamedTuple):
     line: int
     start: int
     end: int
+    old: str
     text: str
 
     def within(self, source: bytes) -> bytes:
@@ -59,9 +61,7 @@ class Mutant(NamedTuple):
         return source[: self.start] + self.text.encode() + source[self.end :]
 
     def __str__(self) -> str:
-        source = (ROOT / self.path).read_bytes()
-        old = b" ".join(source[self.start : self.end].split()).decode()
-        return f"{self.path}:{self.line}  {old}  ->  {self.text}"
+        return f"{self.path}:{self.line}  {self.old}  ->  {self.text}"
 
 
 def swapped(node: ast.AST, field: str, op: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -145,20 +145,18 @@ def below(node: ast.AST) -> Iterator[ast.AST]:
                     yield from below(part)
 
 
-def mutants_of(path: str) -> Iterator[Mutant]:
-    """Yield all changes of a file, first ones first."""
-    source = (ROOT / path).read_bytes()
-    starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Yield all changes of a file."""
+    source = path.read_bytes()
+    starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
     for node in below(ast.parse(source)):
         for old, new in variants(node):
             text = ast.unparse(ast.fix_missing_locations(new))
             start = starts[old.lineno - 1] + old.col_offset
             end = starts[old.end_lineno - 1] + old.end_col_offset
-            yield Mutant(
-                path, old.lineno, start, end, f"({text})" if isinstance(new, ast.expr) else text
-            )
+            was = b" ".join(source[start:end].split()).decode()
+            becomes = f"({text})" if isinstance(new, ast.expr) else text
+            yield Mutant(str(path.relative_to(ROOT)), old.lineno, start, end, was, becomes)
 
 
 def copied(tree: Path) -> Path:
@@ -171,22 +169,60 @@ def copied(tree: Path) -> Path:
     return tree
 
 
-def tests_of(path: str) -> list[list[str]]:
-    """Return the tests of a file: those that go first, and all."""
-    stem, first = Path(path).stem, TESTS[Path(path).parts[1]]
-    own = [str(test.relative_to(ROOT)) for test in sorted(ROOT.glob(f"tests/*/test_*{stem}*.py"))]
-    return [[*own, *first], FOLDERS]
+def environment(tree: Path) -> dict[str, str]:
+    """Return what lets programs of a tree import its package, and no stale bytecode."""
+    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def failure(tree: Path, *arguments: str) -> str:
-    """Run tests in a tree and return the first that fails, or how they ended; "" if they pass."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+class Reach:
+    """Which tests run which lines, and how long they take: one run of all, under coverage."""
+
+    def __init__(self, tree: Path) -> None:
+        (tree / "coverage.ini").write_text(
+            f"[run]\ndynamic_context = test_function\nsource = {PACKAGE}\n"
+        )
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "coverage",
+                "run",
+                "--rcfile=coverage.ini",
+                *PYTEST,
+                "--durations=0",
+                *TESTS,
+            ],
+            cwd=tree,
+            env=environment(tree),
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        self._tree = tree
+        self._seconds: Counter[str] = Counter()
+        for seconds, test in re.findall(r"^([\d.]+)s \w+ +(\S+?::\w+)", done.stdout, re.MULTILINE):
+            self._seconds[test] += float(seconds)
+        self._data = CoverageData(str(tree / ".coverage"))
+        self._data.read()
+        print(done.stdout.splitlines()[-1], flush=True)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Return the tests that run a line, the quickest first; all where it runs at import."""
+        known = self._data.contexts_by_lineno(str(self._tree / mutant.path))
+        line = max((line for line in known if line <= mutant.line), default=0)
+        names = [name.rpartition(".") for name in known.get(line, []) if name]
+        tests = [f"{module.replace('.', '/')}.py::{test}" for module, _, test in names]
+        return sorted(tests, key=lambda test: self._seconds[test]) or TESTS
+
+
+def failures(tree: Path, *arguments: str) -> list[str]:
+    """Run tests in a tree and return which fail, or how they ended."""
     process = subprocess.Popen(
-        [sys.executable, *PYTEST, *arguments],
+        [sys.executable, *PYTEST, "--maxfail", str(CHANCY), *arguments],
         cwd=tree,
-        env=environment,
+        env=environment(tree),
         start_new_session=True,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     said, more = b"", b" "
     while more and select.select([process.stdout], [], [], LIMIT)[0]:
@@ -199,39 +235,41 @@ def failure(tree: Path, *arguments: str) -> str:
         os.killpg(process.pid, signal.SIGKILL)
     process.stdout.close()
     if process.wait() == 0:
-        return ""
-    found = [
-        line
-        for line in said.decode().splitlines()
-        if line.startswith(("FAILED tests", "ERROR tests"))
-    ]
-    return found[0].split(" ", 1)[1].partition(" - ")[0] if found else "they hung or broke"
+        return []
+    failed = re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", said.decode(), re.MULTILINE)
+    return list(dict.fromkeys(failed)) or ["the tests hung or broke"]
 
 
-def verdict(tree: Path, path: str) -> str:
+def noticed_by(tree: Path, tests: list[str]) -> str:
     """Return the test that notices a change, twice; "" if none does."""
     chancy: list[str] = []
-    for tests in tests_of(path):
-        while found := failure(tree, *tests, *(f"--deselect={test}" for test in chancy)):
-            if "::" not in found or failure(tree, found):
-                return found
-            chancy.append(found)
+    while failed := failures(tree, *tests, *(f"--deselect={test}" for test in chancy)):
+        if "::" not in failed[0]:
+            return failed[0]
+        if again := failures(tree, *failed):
+            return again[0]
+        if len(failed) < CHANCY:
+            break
+        chancy += failed
     return ""
 
 
-def main() -> int:
-    """Draw the sample, try it, and say what came of it."""
+def arguments() -> argparse.Namespace:
+    """Return what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--at-least", type=int, default=95, help="so many of a hundred noticed")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--only", default="", help="part of the path of the files to change")
-    given = parser.parse_args()
-    paths = [
-        str(p.relative_to(ROOT)) for name in TESTS for p in (ROOT / PACKAGE / name).glob("*.py")
-    ]
-    every = [m for path in sorted(paths) if given.only in path for m in mutants_of(path)]
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Draw the sample, try it, and say what came of it."""
+    given = arguments()
+    paths = sorted(path for name in CHANGED for path in (ROOT / PACKAGE / name).glob("*.py"))
+    every = [m for path in paths if given.only in str(path) for m in mutants_of(path)]
     sample = random.Random(given.seed).sample(every, min(given.sample, len(every)))
     print(f"{len(sample)} of {len(every)} changes", flush=True)
     survivors, trees = [], SimpleQueue()
@@ -241,19 +279,21 @@ def main() -> int:
         changed = tree / mutant.path
         original = changed.read_bytes()
         changed.write_bytes(mutant.within(original))
-        outcome = verdict(tree, mutant.path)
+        found = noticed_by(tree, reach.tests(mutant))
         changed.write_bytes(original)
         trees.put(tree)
-        if not outcome:
+        if not found:
             survivors.append(mutant)
         print(
-            f"{time.monotonic() - began:6.1f} s  {mutant}\n          {outcome or 'NOT NOTICED'}",
+            f"{time.monotonic() - began:6.1f} s  {mutant}\n{'':10}{found or 'NOT NOTICED'}",
             flush=True,
         )
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.workers) as threads:
-        for number in range(given.workers):
-            trees.put(copied(Path(folder, str(number))))
+        copies = [copied(Path(folder, str(number))) for number in range(given.workers)]
+        reach = Reach(copies[0])
+        for tree in copies:
+            trees.put(tree)
         list(threads.map(attempt, sample))
     noticed = len(sample) - len(survivors)
     print(f"\n{noticed} of {len(sample)} noticed; not noticed:", *survivors, sep="\n  ")

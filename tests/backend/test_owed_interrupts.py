@@ -1,12 +1,8 @@
 """Debts and signal handlers: whatever one raises, or does to the same cache, at whatever point."""
 
-import dis
 import random
-import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from types import CodeType, FrameType
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -16,64 +12,12 @@ from django_momento_http._store.debts import Ledger
 from django_momento_http._store.generation import Generation
 from django_momento_http._store.owed import Owed
 from tests.support.owing import Payer
+from tests.support.signalled import NEVER_AGAIN, Interrupted, signalled
 from tests.support.sizes import sized
 
 FILES = {module.__file__ for module in (debts, dues, owed, generation)}
-# After these CPython looks whether a signal has come, and where it jumps back.
-CALLS = ("CALL", "RESUME")
-JUMP = "JUMP_BACKWARD"
-NEVER_AGAIN = 10_000
 # One point in so many is tried, another each time.
 STEP = sized(8, 1)
-
-
-class Interrupted(BaseException):
-    """What a signal handler raises."""
-
-
-def points(code: CodeType) -> frozenset[int]:
-    """The offsets of the instructions before which a signal handler may run."""
-    found, is_next = set(), False
-    for instruction in dis.get_instructions(code):
-        if is_next:
-            found.add(instruction.offset)
-        is_next = instruction.opname.startswith(CALLS)
-        if JUMP in instruction.opname and "NO_INTERRUPT" not in instruction.opname:
-            found.add(instruction.argval)
-    return frozenset(found)
-
-
-@contextmanager
-def signalled(
-    handle: Callable[[], None], number: int, files: Collection[str | None] = FILES
-) -> Iterator[list[bool]]:
-    """Call a handler at the point of this number within the modules; say whether it was met."""
-    known: dict[CodeType, frozenset[int]] = {}
-    met: list[bool] = []
-    passed = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal passed
-        if frame.f_code.co_filename not in files:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and not met:
-            code = frame.f_code
-            if code not in known:
-                known[code] = points(code)
-            passed += frame.f_lasti in known[code]
-            if passed > number:
-                met.append(True)
-                sys.settrace(None)
-                handle()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield met
-    finally:
-        sys.settrace(before)
 
 
 class Book:
@@ -142,7 +86,7 @@ def test_whatever_interrupts_leaves_debts_whole() -> None:
 
     for number in range(random.randrange(STEP), NEVER_AGAIN, STEP):
         book = Book()
-        with suppress(Interrupted), signalled(handle, number) as met:
+        with suppress(Interrupted), signalled(handle, number, FILES) as met:
             book.use()
         book.check()
         if not met:
@@ -181,7 +125,7 @@ def test_a_handler_may_owe_and_pay_while_its_thread_does(use: Callable[[Book], N
     """At each point where a handler may use the same debts, what it does holds."""
     for number in range(random.randrange(STEP), NEVER_AGAIN, STEP):
         book = Book()
-        with signalled(lambda book=book: use(book), number) as met:  # type: ignore[misc]
+        with signalled(lambda book=book: use(book), number, FILES) as met:  # type: ignore[misc]
             book.use()
         if use is pay_all:
             # What was being owed meanwhile may be paid or owed.
@@ -198,7 +142,7 @@ def test_a_handler_that_clears_is_not_undone() -> None:
     """A generation never goes back, whatever a handler does between two steps."""
     for number in range(NEVER_AGAIN):
         known = Generation()
-        with signalled(lambda known=known: known.move(9), number) as met:  # type: ignore[misc]
+        with signalled(lambda known=known: known.move(9), number, FILES) as met:  # type: ignore[misc]
             known.move(3)
             known.learn(5, 1.0)
             known.accepts(7)

@@ -15,9 +15,8 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
-from typing import NamedTuple
 
 import pytest
 
@@ -31,11 +30,21 @@ from django_momento_http.server import (
     TokenBucket,
 )
 from django_momento_http.testing import RunningServer, running_server
-
-CACHE = "/cache/default-cache"
-A_KEY = f"{CACHE}?key=a"
-PUT_A = f"{A_KEY}&ttl_seconds=60"
-LONGEST_WAIT = 10
+from tests.support.clocks import Clock
+from tests.support.raw_requests import (
+    A_KEY,
+    CACHE,
+    LONGEST_WAIT,
+    PUT_A,
+    address,
+    ask,
+    dial,
+    raw,
+    read_to_end,
+    running_command,
+    stop,
+    talk,
+)
 
 # The examples of the service's documentation, word for word.
 CURL_EXAMPLES = """
@@ -46,71 +55,6 @@ curl -H "Authorization: <token>" "https://api.cache.<endpoint>/cache/default-cac
 curl -X DELETE "https://api.cache.<endpoint>/cache/default-cache?key=example_key&token=<token>"
 curl -X DELETE -H "Authorization: <token>" "https://api.cache.<endpoint>/cache/default-cache?key_base64=ZXhhbXBsZV9rZXk"
 """.strip().splitlines()
-
-
-class Response(NamedTuple):
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-
-def address(server: RunningServer) -> tuple[str, int]:
-    host, port = server.endpoint.removeprefix("http://").split(":")
-    return host, int(port)
-
-
-def ask(
-    server: RunningServer,
-    method: str,
-    target: str,
-    body: bytes | None = None,
-    *,
-    token: str | None = "test-token",
-    **headers: str,
-) -> Response:
-    """Send one request exactly as given."""
-    if token is not None:
-        headers["Authorization"] = token
-    with closing(HTTPConnection(*address(server), timeout=LONGEST_WAIT)) as connection:
-        connection.request(method, target, body, headers)
-        response = connection.getresponse()
-        return Response(
-            response.status, response.read(), {k.lower(): v for k, v in response.getheaders()}
-        )
-
-
-def dial(server: RunningServer) -> socket.socket:
-    return socket.create_connection(address(server), timeout=LONGEST_WAIT)
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
-
-
-def talk(server: RunningServer, data: bytes) -> bytes:
-    """Send raw bytes, the last request of which ends the connection, and read all that comes."""
-    with dial(server) as connection:
-        connection.sendall(data)
-        return read_to_end(connection)
-
-
-def raw(method: str, target: str, *lines: str, body: bytes = b"", end: bool = False) -> bytes:
-    """Spell a request of the right token."""
-    fields = ["Host: localhost", "Authorization: test-token", *lines]
-    if end:
-        fields.append("Connection: close")
-    if body:
-        fields.append(f"Content-Length: {len(body)}")
-    head = "\r\n".join([f"{method} {target} HTTP/1.1", *fields])
-    return head.encode() + b"\r\n\r\n" + body
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 # The three operations
@@ -413,7 +357,7 @@ def test_rate_limit() -> None:
 )
 def test_token_bucket(elapsed: float, allowed: int) -> None:
     """An emptied bucket fills at its rate, up to one second's worth."""
-    clock = FakeClock()
+    clock = Clock(0.0)
     bucket = TokenBucket(10, clock)
     assert [bucket.take() for _ in range(11)] == [True] * 10 + [False]
     clock.now += elapsed
@@ -422,7 +366,7 @@ def test_token_bucket(elapsed: float, allowed: int) -> None:
 
 def test_expired_items_free_their_memory() -> None:
     """A server that runs for long holds what is alive and little more."""
-    clock = FakeClock()
+    clock = Clock(0.0)
     store = ItemStore(["c"], clock)
     store.put("c", b"alive", b"v", 1e9)
     tracemalloc.start()
@@ -727,33 +671,6 @@ def test_fail_rate(rate: float, drawn: float, status: int) -> None:
 
 
 # The command
-
-
-@contextmanager
-def running_command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start the command with every warning an error; yield it with its first line."""
-    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "django_momento_http.server"]
-    with subprocess.Popen(
-        [*command, "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline()
-        finally:
-            process.kill()
-
-
-def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
-    """Stop the command, check that it ended cleanly, and return what it printed."""
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=LONGEST_WAIT)
-    assert process.returncode == 0
-    assert "Traceback" not in errors
-    assert "Warning" not in errors
-    return output
 
 
 def command_request(line: str, target: str, *, token: str = "t") -> int:

@@ -16,11 +16,11 @@ import pytest
 from django_momento_http.server import MAX_ITEM, Config, Fault, Server, Service
 from django_momento_http.server.hosts import names_of
 from django_momento_http.testing import RunningServer, running_server
-from tests.backend.test_server import (
+from tests.support.clocks import Clock
+from tests.support.raw_requests import (
     A_KEY,
     LONGEST_WAIT,
     PUT_A,
-    FakeClock,
     ask,
     dial,
     raw,
@@ -149,7 +149,7 @@ class Peers:
     """A server by a clock of the test's, in the test's own event loop, and its peers."""
 
     def __init__(self, **options: object) -> None:
-        self.clock = FakeClock()
+        self.clock = Clock(0.0)
         config = Config(idle_timeout=IDLE, **options)  # type: ignore[arg-type]
         self.service = Service(config)
         self.server = Server(self.service, clock=self.clock)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.test_server import A_KEY, CACHE, LONGEST_WAIT, PUT_A, raw
+from tests.support.raw_requests import A_KEY, CACHE, LONGEST_WAIT, PUT_A, raw
 
 MB = 1024 * 1024
 STORED = 64  # MB of items that the server may keep

@@ -9,7 +9,7 @@ import pytest
 
 from django_momento_http._store import barrier, copies
 from django_momento_http._store.copies import MISSING, OVERHEAD
-from tests.backend.test_owed_interrupts import NEVER_AGAIN, Interrupted, signalled
+from tests.support.signalled import NEVER_AGAIN, Interrupted, signalled
 from tests.support.sizes import sized
 from tests.unit.test_copies import Rig
 
