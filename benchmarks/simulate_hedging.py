@@ -295,7 +295,7 @@ WORKLOADS = (("20 gets, one after the other", Reads.one_by_one), ("get_many of 1
 def table(seed: int, pages: int = 1000) -> Iterator[str]:
     """Yield, for each workload, what a page takes without and with hedging."""
     for name, page in WORKLOADS:
-        yield f"a page of {name}"
+        yield f"a page of {name}, by what answers take"
         yield ""
         yield "| latency | plain: p50 ms | p95 | p99 | hedged: p50 | p95 | p99 | failed | extra |"
         yield "|---" + "|--:" * 8 + "|"

@@ -89,7 +89,12 @@ class RunningServer:
         self.requests.clear()
 
     def cache_settings(self, **options: Any) -> dict[str, Any]:
-        """Return a complete CACHES entry; Django's own keys go beside OPTIONS, the rest into it."""
+        """Return a complete CACHES entry; Django's own keys go beside OPTIONS, the rest into it.
+
+        Unless ``HEDGE`` is given, no read is asked twice: on a busy machine that would be chance.
+        """
+        if "HEDGE" not in map(str.upper, options):
+            options["HEDGE"] = False
         django_keys = {name: options.pop(name) for name in _DJANGO_KEYS & options.keys()}
         return {
             "BACKEND": "django_momento_http.cache.MomentoCache",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from .._http.messages import Request, Result
-from .client import Attempt, MomentoClient
+from .attempt import Attempt
+from .client import MomentoClient
 from .operation import Asked, Operation
 from .responses import Outcome
 

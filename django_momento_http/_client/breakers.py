@@ -98,6 +98,11 @@ class Breakers:
                 permits[1], error, elapsed, concurrency=concurrency, is_late=is_late
             )
 
+    def record_lost(self, permits: Permits, error: MomentoError) -> None:
+        """Take an answer that another has beaten: of interest where it concerns the account."""
+        if isinstance(error, _ACCOUNT_ERRORS):
+            self._account.record(permits[0], error, 0.0)
+
     def _refuse_for_the_account(self) -> CircuitOpen:
         """Say what opened the account's breaker: it stays open until that is mended."""
         cause = self._account.condition.cause

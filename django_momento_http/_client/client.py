@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._conf.options import Options
-from .._http.messages import Request, Result
+from .._http.hedging import MOST_REQUESTS, Hedging, Silence
+from .._http.messages import Hedges, Request, Result
 from .._http.transport import Origin, Transport
 from .._process import RECENT, PerProcess
 from .._redaction import shown_name
 from ..exceptions import AccessDenied, BadRequest, CircuitOpen, MomentoError, TimedOut
-from .breakers import OUR_SHORTAGE, Breakers, Permits, new_breaker
+from .attempt import Attempt
+from .breakers import OUR_SHORTAGE, Breakers, new_breaker
 from .counters import Counters
 from .operation import Operation
 from .responses import Outcome, outcome_of
@@ -33,7 +35,6 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 _WAITING = 0.95
 # An account's breaker counts no time: this only says when a probe that never reports is given up.
 _ACCOUNT_DEADLINE = 1.0
-_NO_PERMITS: Permits = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class EndpointState:
     def __init__(self, endpoint: _Endpoint) -> None:
         self.transport = Transport(endpoint.origin)
         self.retries = RetryBudget()
+        self.silence = Silence()
         host, seconds = endpoint.origin.endpoint.partition("://")[2], endpoint.request_timeout
         self.breaker = new_breaker(seconds, f"at {host} (REQUEST_TIMEOUT {seconds:g})")
 
@@ -95,31 +97,6 @@ class Owing(Protocol):
         """Return how many."""
 
 
-class Attempt(Request):
-    """One operation on its way: its request, and what is needed to judge the answer."""
-
-    __slots__ = ("has_new_token", "is_retry", "key_size", "permits", "started", "tag")
-
-    def __init__(
-        self, operation: Operation, path: str, deadline: float, request_timeout: float, tag: object
-    ) -> None:
-        method, key, body, ttl, _ = operation
-        target = path + key if method != "PUT" else f"{path}{key}&ttl_seconds={ttl}"
-        super().__init__(method, target, body, deadline, request_timeout)
-        # In Base64 on the wire.
-        self.key_size = len(key) * 3 // 4
-        self.tag = tag
-        self.is_retry = False
-        self.has_new_token = False
-        self.permits = _NO_PERMITS
-        self.started = 0.0
-
-    def postpone(self, seconds: float) -> None:
-        """Take these seconds as not passed."""
-        super().postpone(seconds)
-        self.started += seconds
-
-
 class MomentoClient:
     """One Momento cache as this process uses it; safe under threads."""
 
@@ -136,6 +113,10 @@ class MomentoClient:
         )
         self._token = self._account.token
         self._breakers = Breakers(self._endpoint.breaker, self._account.breaker)
+        self._hedging: Hedging | None = None
+        if options.hedge:
+            state, breakers = self._endpoint, self._breakers
+            self._hedging = Hedging(state.silence, state.retries, lambda: breakers.may_send_extra)
         self.counters = Counters()
         self._ledgers: dict[Owing, None] = {}
 
@@ -187,7 +168,7 @@ class MomentoClient:
 
     def attempt(self, operation: Operation, deadline: float, tag: object = None) -> Attempt:
         """Return the operation, ready to be admitted."""
-        return Attempt(operation, self._path, deadline, self._request_timeout, tag)
+        return Attempt(operation, self._path, deadline, self._request_timeout, tag, self._hedging)
 
     def admit(self, attempt: Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
@@ -232,12 +213,31 @@ class MomentoClient:
         if not isinstance(outcome, MomentoError):
             if self._retries.tenths < RetryBudget.FULL and not attempt.is_retry:
                 self._retries.earn()
-            self._breakers.record(attempt.permits, None, 0.0)
             sent = len(attempt.body) if attempt.body is not None else 0
             received = len(outcome) if outcome is not None else 0
             self.counters.moved(sent, received, attempt.key_size)
+            if attempt.hedges is None:
+                self._breakers.record(attempt.permits, None, 0.0)
+            else:
+                # What a second request may have won says nothing of the service.
+                self._settle_hedges(attempt, attempt.hedges, received)
             return outcome
         return self._settle_error(attempt, outcome, concurrency)
+
+    def _settle_hedges(self, attempt: Attempt, hedges: Hedges, received: int) -> None:
+        """Pay for the further requests, and take in what those said that did not count."""
+        attempt.hedges = None
+        attempt.resends += hedges.count
+        self.counters.hedged(hedges.count, received, attempt.key_size, has_won=hedges.has_won)
+        if attempt.hedging is not None:
+            attempt.hedging.settle(hedges.count, received)
+        for answer in hedges.lost:
+            error = outcome_of(attempt.method, answer)
+            if isinstance(error, MomentoError):
+                self.counters.lost(error.kind)
+                # With a token that can be renewed, the next request finds out by itself.
+                if not (error.kind == "access_denied" and self._token.is_renewable):
+                    self._breakers.record_lost(attempt.permits, error)
 
     def _settle_error(
         self, attempt: Attempt, error: MomentoError, concurrency: int
@@ -245,6 +245,8 @@ class MomentoClient:
         now = self.clock()
         error.elapsed = now - attempt.started
         self.counters.failed(error.kind, was_sent=error.kind not in OUR_SHORTAGE)
+        if attempt.hedges is not None:
+            self._settle_hedges(attempt, attempt.hedges, 0)
         if self._renew_token(attempt, error):
             self._breakers.give_back(attempt.permits)
             return attempt
@@ -278,17 +280,20 @@ class MomentoClient:
             return False
         attempt.authorization = self._token.known
         attempt.has_new_token = True
+        attempt.resends += 1
         return True
 
     def _try_again(self, attempt: Attempt, error: MomentoError) -> bool:
         if attempt.is_retry or error.kind in OUR_SHORTAGE:
             return False
         left = attempt.deadline - self.clock()
-        if not (may_retry(error, left, self._request_timeout) and self._retries.spend()):
+        may = attempt.requests < MOST_REQUESTS and may_retry(error, left, self._request_timeout)
+        if not (may and self._retries.spend()):
             self._retries.earn()
             return False
         self.counters.retried()
         attempt.is_retry = attempt.fresh = True
+        attempt.resends += 1
         return True
 
 

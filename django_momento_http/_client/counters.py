@@ -76,7 +76,7 @@ class Counters:
     def __init__(self) -> None:
         # Reentrant: a signal handler may use the cache whose own call it interrupted.
         self._lock = threading.RLock()
-        self._requests = self._retries = self._billed = 0
+        self._requests = self._retries = self._hedges = self._hedges_won = self._billed = 0
         self._bytes_in = self._bytes_out = 0
         self._paid = 0
         self._served = dict.fromkeys(_SERVED, 0)
@@ -91,6 +91,19 @@ class Counters:
         self._moved.append((sent, received, key_size))
         if len(self._moved) >= _MOST_NOTES:
             self._add_up()
+
+    def hedged(self, hedges: int, received: int, key_size: int, *, has_won: bool) -> None:
+        """Count the requests that one GET made besides; each is billed like the one that won."""
+        with self._lock:
+            self._requests += hedges
+            self._hedges += hedges
+            self._hedges_won += has_won
+            self._billed += hedges * _billed(received, key_size)
+
+    def lost(self, kind: str) -> None:
+        """Count an error that did not matter, as another request of the operation did better."""
+        with self._lock:
+            self._errors[kind] += 1
 
     def failed(self, kind: str, *, was_sent: bool = True) -> None:
         """Count one operation that came to nothing, by the kind of its error."""
@@ -124,6 +137,8 @@ class Counters:
                 "hits": self._served["hits"] + self.near.hits.total,
                 "errors": dict(self._errors),
                 "retries": self._retries,
+                "hedges": self._hedges,
+                "hedges_won": self._hedges_won,
                 "bytes_in": self._bytes_in,
                 "bytes_out": self._bytes_out,
                 "billed_operations": self._billed,
@@ -139,7 +154,7 @@ class Counters:
                 self._requests += 1
                 self._bytes_out += sent
                 self._bytes_in += received
-                self._billed += -(-(size + key_size) // _BILLED_BYTES) if size else 1
+                self._billed += _billed(size, key_size)
             while (given := _next(self._given)) is not None:
                 self._served[given[0]] += given[1]
 
@@ -152,3 +167,7 @@ def _next(notes: deque[T]) -> T | None:
         if is_raised_by_signal_handler(error):
             raise
         return None
+
+
+def _billed(size: int, key_size: int) -> int:
+    return -(-(size + key_size) // _BILLED_BYTES) if size else 1

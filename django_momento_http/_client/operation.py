@@ -17,7 +17,8 @@ T = TypeVar("T")
 class Operation(NamedTuple):
     """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds.
 
-    One that ``is_beside`` others, first in their list, gives them no more time to wait.
+    One that ``is_beside`` others, first in their list, gives them no more time to wait. A get that
+    is silent for too long is asked again, but one that ``is_for_write``: a write depends on it.
     """
 
     method: str
@@ -25,11 +26,12 @@ class Operation(NamedTuple):
     body: Body | None = None
     ttl: int = 0
     is_beside: bool = False
+    is_for_write: bool = False
 
     @classmethod
-    def get(cls, key: str) -> "Operation":
+    def get(cls, key: str, *, is_for_write: bool = False) -> "Operation":
         """Ask for the bytes under a key."""
-        return cls("GET", key)
+        return cls("GET", key, None, 0, False, is_for_write)
 
     @classmethod
     def set(cls, key: str, body: Body, ttl: int) -> "Operation":

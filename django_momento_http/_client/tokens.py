@@ -24,6 +24,11 @@ class TokenSource:
     def __repr__(self) -> str:
         return f"<TokenSource {'constant' if self._callable is None else 'callable'}>"
 
+    @property
+    def is_renewable(self) -> bool:
+        """Whether another can be asked for."""
+        return self._callable is not None
+
     def current(self, timeout: float) -> str:
         """Return the token; AccessDenied when the callable gives none in ``timeout`` seconds."""
         if not self.known and self._callable is not None:

@@ -51,6 +51,7 @@ class Options:
     single_flight_wait: float
     early_refresh: float
     clear_max_age: float | None
+    hedge: bool
     near_max_age: float
     near_max_stale: float
     near_max_bytes: int

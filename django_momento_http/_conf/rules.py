@@ -74,6 +74,7 @@ RULES = (
     Rule("COMPRESSOR", "zlib", validators.or_none(compressors.REGISTRY.find)),
     Rule("COMPRESS_MIN_BYTES", 1024, _BYTES),
     Rule("SIGNING_KEY", None, validators.or_none(validators.secret)),
+    Rule("HEDGE", True, validators.flag),
     Rule("NEAR_MAX_AGE", 0, _SECONDS),
     Rule("NEAR_MAX_STALE", 60, _SECONDS),
     Rule("NEAR_MAX_BYTES", 32 * 1024 * 1024, _BYTES),

@@ -20,12 +20,11 @@ FLOOR = 0.010
 COLD = 0.100
 ENOUGH = 100
 # How many silences pass before the quantile is found anew: sorting costs a few microseconds.
-RENEWED_EVERY = 16
-_RENEWED_AT = ENOUGH % RENEWED_EVERY
+RENEWED_EVERY = 32
 # Requests that one GET may make, a retry included.
 MOST_REQUESTS = 3
 # Answers that count as soon as they are whole; any other may still be bettered.
-_DECISIVE = frozenset({200, 404})
+DECISIVE = frozenset({200, 404})
 _KIB = 1024
 
 
@@ -38,11 +37,11 @@ class Silence:
     handlers: two that record at once lose one of the two.
     """
 
-    __slots__ = ("_count", "_seconds", "threshold")
+    __slots__ = ("_count", "_next", "_seconds", "threshold")
 
     def __init__(self) -> None:
         self._seconds = [0.0] * WINDOW
-        self._count = 0
+        self._count, self._next = 0, ENOUGH
         self.threshold = COLD
 
     def __repr__(self) -> str:
@@ -53,11 +52,12 @@ class Silence:
         count = self._count
         self._seconds[count % WINDOW] = seconds
         self._count = count = count + 1
-        if count % RENEWED_EVERY == _RENEWED_AT and count >= ENOUGH:
-            self._renew()
+        if count >= self._next:
+            self._renew(count)
 
-    def _renew(self) -> None:
-        count = min(self._count, WINDOW)
+    def _renew(self, count: int) -> None:
+        self._next = count + RENEWED_EVERY
+        count = min(count, WINDOW)
         longest = sorted(self._seconds[:count])[int(QUANTILE * count)]
         self.threshold = max(FLOOR, FACTOR * longest)
 
@@ -75,15 +75,17 @@ class Budget(Protocol):
 class Hedging:
     """What decides whether, and when, a GET of one client is asked for again.
 
-    ``is_unimpaired`` says whether requests that nobody waits for may go out at all.
+    ``may_send_extra`` says whether requests that nobody waits for may go out at all.
     """
 
-    __slots__ = ("_budget", "_is_unimpaired", "silence")
+    __slots__ = ("_budget", "_may_send_extra", "silence")
 
-    def __init__(self, silence: Silence, budget: Budget, is_unimpaired: Callable[[], bool]) -> None:
+    def __init__(
+        self, silence: Silence, budget: Budget, may_send_extra: Callable[[], bool]
+    ) -> None:
         self.silence = silence
         self._budget = budget
-        self._is_unimpaired = is_unimpaired
+        self._may_send_extra = may_send_extra
 
     def due_at(self, heard_at: float, requests: int) -> float:
         """Return when to ask again, last heard of then, after so many requests; inf: never."""
@@ -91,15 +93,10 @@ class Hedging:
 
     def may_ask(self) -> bool:
         """Whether one more request may be sent now; it is paid for by that."""
-        return self._is_unimpaired() and self._budget.spend_on_hedge()
+        return self._may_send_extra() and self._budget.spend_on_hedge()
 
     def settle(self, hedges: int, size: int) -> None:
         """Pay for what an answer of so many bytes has cost beyond the first KiB of each hedge."""
         started = -(-size // _KIB)
         if started > 1:
             self._budget.charge(hedges * (started - 1))
-
-
-def is_decisive(status: int) -> bool:
-    """Whether an answer of this status counts though others are still awaited."""
-    return status in _DECISIVE

@@ -11,6 +11,7 @@ from typing import Any
 from httptools import HttpParserError, HttpResponseParser
 
 from ..exceptions import MomentoError, TimedOut
+from .hedging import Hedging
 
 Body = bytes | bytearray
 
@@ -33,6 +34,9 @@ class Request:
 
     The transport says when: ``queued`` it had to wait for a connection, 0.0 if it had not to, and
     ``began`` it had one, 0.0 if it got none. Only what came then was time of the service's.
+
+    With ``hedging`` it is asked for again when its answer is silent for too long; ``hedges`` is
+    what came of that. It was sent ``resends`` times before, after a failure.
     """
 
     __slots__ = (
@@ -41,9 +45,12 @@ class Request:
         "body",
         "deadline",
         "fresh",
+        "hedges",
+        "hedging",
         "method",
         "queued",
         "request_timeout",
+        "resends",
         "target",
     )
 
@@ -54,6 +61,7 @@ class Request:
         body: Body | None,
         deadline: float,
         request_timeout: float,
+        hedging: Hedging | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -63,6 +71,14 @@ class Request:
         self.request_timeout = request_timeout
         self.fresh = False
         self.queued = self.began = 0.0
+        self.hedging = hedging
+        self.hedges: Hedges | None = None
+        self.resends = 0
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has made, with the one under way."""
+        return self.resends + (1 if self.hedges is None else 1 + self.hedges.count)
 
     def postpone(self, seconds: float) -> None:
         """Take these seconds as not passed."""
@@ -103,6 +119,17 @@ class Response:
 
 
 Result = Response | MomentoError
+
+
+class Hedges:
+    """What else a GET was asked with; ``lost`` are whole answers that did not count."""
+
+    __slots__ = ("count", "has_won", "lost")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.has_won = False
+        self.lost: list[Response] = []
 
 
 class ResponseParser:

@@ -1,61 +1,27 @@
 """Many requests under way at once, without threads: write on all connections, read what comes.
 
 Each answer is handed on as soon as it is whole, and its connection takes the next request; a slow
-one holds back nobody. It knows nothing of what is asked or answered.
+one holds back nobody. A GET whose answer is silent for too long is asked again on another
+connection (see ``hedging``). It knows nothing of what is asked or answered.
 """
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
 
 from ..exceptions import MomentoError, TimedOut
 from .connection import Connection
+from .exchanges import Exchanges
 from .messages import Request, Result
-from .polling import READ, new_poll
+from .polling import READ
 from .pool import Pool
-from .stream import LOOK, LOOK_SECONDS, IOSteps
-
-if TYPE_CHECKING:
-    from .messages import Response
+from .race import Exchange, Race, is_decisive, soonest
+from .reserve import Reserve
+from .stream import LOOK, LOOK_SECONDS
 
 # Connections opened at once: more only makes their handshakes queue.
 _OPENING_LIMIT = 32
 
 
-class _Exchange:
-    """A request on its connection; ``is_taken`` while that is the exchange's to give back."""
-
-    __slots__ = (
-        "connection",
-        "fd",
-        "is_opening",
-        "is_taken",
-        "request",
-        "steps",
-        "until",
-        "wanted",
-    )
-    request: Request
-    connection: Connection
-    until: float
-
-    def __init__(self) -> None:
-        self.is_taken = self.is_opening = False
-        self.steps: IOSteps[Response] | None = None
-        self.fd = -1
-        self.wanted = 0
-
-    def ends_at(self) -> float:
-        """Return when the exchange must have moved on."""
-        return min(self.until, self.connection.until)
-
-    def postpone(self, seconds: float) -> None:
-        if self.steps is not None:
-            self.until += seconds
-            self.request.postpone(seconds)
-            self.connection.postpone(seconds)
-
-
-class Multiplexer:
+class Multiplexer(Exchanges):
     """One ``exchange_many``: its exchanges, and the answers not yet handed on.
 
     ``waiting`` says how many requests there are to send, as far as that is known.
@@ -70,25 +36,19 @@ class Multiplexer:
         clock: Callable[[], float],
         waiting: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._pool = pool
+        super().__init__(pool, clock)
         self._next_request = next_request
         self._common = common
         self._limit = limit
-        self._clock = clock
         self._waiting = waiting
-        self._poll = new_poll()
-        # Taken for what is sent next, silent so far, and watched.
-        self._ready: list[Connection] = []
-        self._exchanges: set[_Exchange] = set()
-        self._by_fd: dict[int, _Exchange] = {}
-        # Those that wait for what no socket tells.
-        self._looking: set[_Exchange] = set()
-        self._opening = 0
+        self._reserve = Reserve(pool, self._poll)
+        self._ready = self._reserve.connections
         self._deferred: Request | None = None
         self._done: list[tuple[Request, Result]] = []
         self._has_failed = False  # something in there
-        # No exchange ends before this; found anew only when it has passed.
-        self._soonest = float("inf")
+        self._now = clock()  # when it was last waited for sockets
+        # They have lost a race, and are closed when all that came with the winner was read.
+        self._beaten: list[Exchange] = []
         # The caller's code took long: what is under way goes first.
         self._is_behind = False
 
@@ -107,19 +67,28 @@ class Multiplexer:
                     return
         finally:
             try:
-                self._release_all()
+                self._leave_all()
             except BaseException:
-                self._release_all()  # what that interrupt has left
+                self._leave_all()  # what that interrupt has left
                 raise
+
+    def adopt(self, silent: Exchange) -> None:
+        """Go on with an exchange that has been silent for too long."""
+        silent.due_at = self._now
+        self._exchanges.add(silent)
+        self._watch(silent, READ)
 
     def postpone(self, seconds: float) -> None:
         """Take these seconds as not passed for all that is under way: the caller's code had them.
 
         May be called within ``next_call``, too.
         """
+        requests = {request for request, _ in self._done}
         for exchange in self._exchanges:
-            exchange.postpone(seconds)
-        for request, _ in self._done:
+            if exchange.steps is not None:
+                exchange.postpone(seconds)
+                requests.add(exchange.request)
+        for request in requests:
             request.postpone(seconds)
         if self._deferred is not None:
             self._deferred.postpone(seconds)
@@ -139,37 +108,11 @@ class Multiplexer:
                 break
             if is_first:
                 is_first = False
-                self._take_idle(1 + self._waiting())
+                wanted = 1 + self._waiting()
+                self._reserve.fill(min(wanted, self._limit - len(self._exchanges)))
             if not self._begin(request) or self._is_behind:
                 break
-        while self._ready:
-            self._poll.unregister(self._ready[-1].fileno())
-            self._give_back()
-
-    def _take_idle(self, wanted: int) -> None:
-        """Take idle connections for what is to be sent now, and look at all of them in one call."""
-        count = min(wanted, self._limit - len(self._exchanges))
-        if count <= 1:
-            return
-        ready, poll = self._ready, self._poll
-        self._pool.take_idle(count, ready)
-        for connection in ready:
-            poll.register(connection.fileno(), READ)
-        # A peer that has left, or said more than it was asked, shows now.
-        heard = {fd for fd, _ in poll.poll(0)}
-        for connection in ready.copy():
-            if connection.has_buffered or connection.fileno() in heard:
-                poll.unregister(connection.fileno())
-                ready.remove(connection)
-                self._pool.discard(connection)
-
-    def _give_back(self) -> None:
-        """Give back the last of those that are ready."""
-        connection = self._ready[-1]
-        # Between this and the call of C code there is nothing that could be interrupted.
-        del self._ready[-1]
-        self._pool.put_back(connection)
-        self._pool.tidy(connection, reusable=True)
+        self._reserve.empty()
 
     def _next(self) -> Request | None:
         request, self._deferred = self._deferred, None
@@ -183,7 +126,7 @@ class Multiplexer:
 
     def _begin(self, request: Request) -> bool:
         """Send the request on a connection of its own; False when there is none."""
-        exchange = _Exchange()
+        exchange = Exchange()
         # In the set first: so nothing that interrupts what follows parts us from the connection.
         self._exchanges.add(exchange)
         if self._ready and not request.fresh:
@@ -207,7 +150,7 @@ class Multiplexer:
         self._load(exchange, request)
         return True
 
-    def _begin_ready(self, exchange: _Exchange, request: Request) -> None:
+    def _begin_ready(self, exchange: Exchange, request: Request) -> None:
         connection = self._ready[-1]
         del self._ready[-1]
         exchange.connection = connection
@@ -232,9 +175,9 @@ class Multiplexer:
         request.queued = request.queued or self._clock()
         self._deferred = request
 
-    def _load(self, exchange: _Exchange, request: Request) -> None:
+    def _load(self, exchange: Exchange, request: Request) -> None:
         request.began = now = self._clock()
-        exchange.request = request
+        exchange.begin(request, now)
         exchange.until = min(request.deadline, now + request.request_timeout)
         exchange.steps = exchange.connection.handle(request, self._common)
         self._step(exchange, None)
@@ -245,55 +188,110 @@ class Multiplexer:
         self._is_behind = False
         if self._looking:
             left = min(left, LOOK_SECONDS)
-        for fd, events in self._poll.poll(left * 1000):
-            self._step(self._by_fd[fd], events)
+        self._take(self._poll.poll(left * 1000))
         if self._looking:
             for exchange in list(self._looking):
                 self._step(exchange, LOOK)
-        now = self._clock()
-        if now >= self._soonest:
-            for exchange in [exchange for exchange in self._exchanges if exchange.ends_at() <= now]:
-                self._step(exchange, 0)
-            self._soonest = min(
-                (exchange.ends_at() for exchange in self._exchanges), default=float("inf")
-            )
+        if self._now >= self._soonest:
+            self._wake()
+        for exchange in self._beaten:
+            self._release(exchange)
+        self._beaten.clear()
 
-    def _step(self, exchange: _Exchange, events: int | None) -> None:
+    def _take(self, ready: list[tuple[int, int]]) -> None:
+        """Read what has come; of all answers that came together one teaches what silence is."""
+        now = self._now = self._clock()
+        if not ready:
+            return
+        first = self._by_fd[ready[0][0]]
+        silence, hedging, number = first.silence(now), first.request.hedging, len(self._done)
+        for fd, events in ready:
+            self._step(self._by_fd[fd], events)
+        if hedging is not None and len(self._done) > number:
+            request, result = self._done[number]
+            if request.hedging is hedging and is_decisive(result):
+                hedging.silence.record(silence)
+
+    def _wake(self) -> None:
+        """Go on where time is up, and ask again where it was silent for too long."""
+        now = self._now
+        for exchange in [each for each in self._exchanges if each.ends_at() <= now]:
+            self._step(exchange, 0)
+        silent = [each for each in self._exchanges if each.due_at <= now]
+        if silent:
+            # A last look: this process may have slept, not the service.
+            self._take(self._poll.poll(0))
+            self._ask_again(silent)
+        self._soonest = soonest(self._exchanges)
+
+    def _ask_again(self, silent: list[Exchange]) -> None:
+        """Send one more request for each that is silent still, until that is not allowed."""
+        now, may_ask = self._now, True
+        for exchange in silent:
+            if exchange.due_at > now or exchange not in self._exchanges:
+                continue
+            may_ask = may_ask and self._hedge(exchange)
+            if not may_ask:
+                exchange.wait(now)
+
+    def _hedge(self, exchange: Exchange) -> bool:
+        """Ask again on another connection; False when there is none to spare, or no token."""
+        if self._has_failed or self._deferred or len(self._exchanges) >= self._limit:
+            return False  # unsent requests come first
+        hedge = Exchange()
+        self._exchanges.add(hedge)
+        connection = self._pool.take_spare(fresh=exchange.race is not None)
+        if connection is not None:
+            hedge.connection, hedge.is_taken = connection, True
+        hedging = exchange.request.hedging
+        if connection is None or hedging is None or not hedging.may_ask():
+            self._release(hedge)
+            return False
+        if not connection.is_open:
+            hedge.is_opening = True
+            self._opening += 1
+        race = exchange.race = exchange.race or Race(exchange)
+        race.join(hedge, self._now)
+        hedge.steps = connection.handle(exchange.request, self._common)
+        self._step(hedge, None)
+        return True
+
+    def _step(self, exchange: Exchange, events: int | None) -> None:
         try:
             wanted = exchange.steps.send(events)  # type: ignore[union-attr, arg-type]  # None starts it
         except StopIteration as done:
-            self._done.append((exchange.request, done.value))
+            if exchange.race is None:
+                self._done.append((exchange.request, done.value))
+            else:
+                self._leave(exchange.race, exchange, done.value)
         except MomentoError as error:
-            self._fail(exchange.request, error)
+            if exchange.race is None:
+                self._fail(exchange.request, error)
+            else:
+                self._leave(exchange.race, exchange, error)
         else:
+            if events and not exchange.is_opening:
+                exchange.heard(self._now)
             self._watch(exchange, wanted)
             return
         self._finish(exchange)
 
-    def _watch(self, exchange: _Exchange, wanted: int) -> None:
-        if exchange.until < self._soonest:
-            self._soonest = exchange.until
-        if wanted == exchange.wanted and not exchange.is_opening:
+    def _leave(self, race: Race, exchange: Exchange, result: Result) -> None:
+        """Take in what one of a race ended with."""
+        if not race.is_ended_by(exchange, result, self._now):
+            self._soonest = min(self._soonest, soonest(race.exchanges))
             return
-        if exchange.is_opening:
-            self._soonest = min(self._soonest, exchange.connection.until)
-            if exchange.connection.is_open:
-                self._opened(exchange)
-        if wanted == LOOK:
-            self._looking.add(exchange)
-            return
-        self._looking.discard(exchange)
-        fd = exchange.connection.fileno()
-        if fd != exchange.fd:
-            self._forget(exchange)
-            self._by_fd[fd] = exchange
-        self._poll.register(fd, wanted)
-        exchange.fd, exchange.wanted = fd, wanted
+        self._beaten += race.exchanges
+        if isinstance(result, MomentoError):
+            self._fail(exchange.request, result)
+        else:
+            self._done.append((exchange.request, result))
 
-    def _finish(self, exchange: _Exchange) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         if exchange.is_opening:
             self._opened(exchange)
-        if exchange.connection.reusable and not self._pool.has_waiters:
+        is_reusable = exchange.connection.reusable and exchange.race is None
+        if is_reusable and not self._pool.has_waiters:
             request = self._next()
             if request is not None:
                 # A peer that has left, or said more than it was asked, shows now.
@@ -303,32 +301,6 @@ class Multiplexer:
                 self._deferred = request
         self._release(exchange)
 
-    def _opened(self, exchange: _Exchange) -> None:
-        exchange.is_opening = False
-        self._opening -= 1
-
-    def _release_all(self) -> None:
-        while self._ready:
-            self._give_back()
-        for exchange in list(self._exchanges):
-            self._release(exchange)
-
-    def _release(self, exchange: _Exchange) -> None:
-        """Give the exchange's connection back, once; one in the middle of an exchange is closed."""
-        if exchange.steps is not None:
-            # Not left to its finalizer, where what a signal handler raises is lost.
-            exchange.steps.close()
-        if exchange.is_taken:
-            reusable = exchange.connection.reusable
-            exchange.is_taken = False
-            # Between the mark and the call of C code there is nothing that could be interrupted.
-            self._pool.put_back(exchange.connection)
-            self._pool.tidy(exchange.connection, reusable=reusable)
-        self._forget(exchange)
-        self._exchanges.discard(exchange)
-        self._looking.discard(exchange)
-
-    def _forget(self, exchange: _Exchange) -> None:
-        if self._by_fd.pop(exchange.fd, None) is not None:
-            self._poll.unregister(exchange.fd)
-        exchange.fd = -1
+    def _leave_all(self) -> None:
+        self._reserve.leave()
+        self._release_all()

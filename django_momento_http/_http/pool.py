@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 # A load balancer closes connections that were idle for 60 s; ours go before that.
 _IDLE_SECONDS = 55.0
+# A connection that was used this many seconds ago is likely to be alive at both ends.
+_WARM_SECONDS = 1.0
 # Who waits looks again so often, also when whoever should have woken it was interrupted.
 _LOOK_AGAIN = 0.05
 # How long who has left without a word, interrupted twice, stays in line.
@@ -107,6 +109,33 @@ class Pool:
                 return
             if not self._is_young(into[-1]):
                 self.discard(into.pop())
+
+    def take_spare(self, *, fresh: bool) -> Connection | None:
+        """Return a connection for a request that could do without: no wait, none that is wanted.
+
+        One that was idle for longer may lead to where the silence is: then it is a new one.
+        """
+        if self._waiting:
+            return None
+        while not fresh:
+            try:
+                connection = self._idle.pop()
+            except IndexError as error:
+                if is_raised_by_signal_handler(error):
+                    raise
+                break
+            try:
+                fresh = not self._is_warm(connection)
+                if not fresh and connection.is_reusable_now():
+                    return connection
+                if not fresh:
+                    self.discard(connection)
+            except BaseException:
+                self.discard(connection)
+                raise
+            if fresh:
+                self.put_back(connection)
+        return self._free(fresh=True)
 
     def wait(self, deadline: float, *, fresh: bool = False) -> Connection:
         """Return a connection when it is this caller's turn; TimedOut as above."""
@@ -235,6 +264,13 @@ class Pool:
             connection.reusable
             and self._clock() - connection.idle_since < self._idle_seconds
             and self._wall() - connection.idle_since_wall < self._idle_seconds
+        )
+
+    def _is_warm(self, connection: Connection) -> bool:
+        return (
+            self._is_young(connection)
+            and self._clock() - connection.idle_since < _WARM_SECONDS
+            and self._wall() - connection.idle_since_wall < _WARM_SECONDS
         )
 
     # Who waits

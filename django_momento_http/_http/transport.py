@@ -8,6 +8,7 @@ means.
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -17,11 +18,15 @@ from .. import __version__
 from .._interrupts import is_raised_by_signal_handler
 from ..exceptions import MomentoError, TransportError
 from .connection import Connection, Route
+from .hedging import DECISIVE, Hedging
 from .messages import Request, Response, Result
 from .multiplexer import Multiplexer
+from .polling import READ
 from .pool import Pool
+from .race import NEVER, Exchange
 from .requests_adapter import InstrumentedSession, SeenRequest
 from .resolver import Resolver
+from .stream import IOSteps
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,17 @@ class Transport:
 
     def exchange_one(self, request: Request, extra: str = "") -> Response:
         """Send one request, with these header lines too; raise a TransportError."""
-        pool, clock, deadline = self.pool, self._clock, request.deadline
+        pool, clock, deadline, hedging = self.pool, self._clock, request.deadline, request.hedging
         connection = pool.take_now(request.fresh) or self._wait_for_one(request)
         steps = connection.handle(request, self._common, extra)
         try:
             request.began = clock()
             wanted = next(steps)
-            while True:
+            while hedging is None or wanted != READ or connection.until != NEVER:
                 left = min(deadline, connection.until) - clock()
                 # When time is up, a last look: this process may have slept, not the service.
                 wanted = steps.send(connection.wait(wanted, left if left > 0 else 0.0))
+            return self._listen(request, hedging, connection, steps, extra)
         except StopIteration as done:
             response: Response = done.value
             return response
@@ -103,6 +109,54 @@ class Transport:
             reusable = connection.reusable
             pool.put_back(connection)
             pool.tidy(connection, reusable=reusable)
+
+    def _listen(
+        self,
+        request: Request,
+        hedging: Hedging,
+        connection: Connection,
+        steps: IOSteps[Response],
+        extra: str,
+    ) -> Response:
+        """Return the answer to what was sent, or to what is asked again when that is silent."""
+        clock, deadline, longest = self._clock, request.deadline, 0.0
+        heard_at = clock()
+        try:
+            while True:
+                until = due = hedging.due_at(heard_at, 1 + request.resends)
+                if due > deadline:
+                    until = deadline
+                ready = connection.wait(READ, until - heard_at if until > heard_at else 0.0)
+                if not ready and due < deadline:
+                    break
+                steps.send(ready)
+                now = clock()
+                longest, heard_at = max(longest, now - heard_at), now
+        except StopIteration as done:
+            response: Response = done.value
+            if response.status in DECISIVE:
+                silence = clock() - heard_at
+                if longest > silence:
+                    silence = longest
+                hedging.silence.record(silence)
+            return response
+        silent = Exchange.of(request, connection, steps, heard_at, longest)
+        return self._ask_again(silent, extra)
+
+    def _ask_again(self, silent: Exchange, extra: str) -> Response:
+        """Hand an exchange that is under way to where others may race it."""
+        common = self._common + extra
+        multiplexer = Multiplexer(self.pool, _nothing, common, self._limit, self._clock)
+        multiplexer.adopt(silent)
+        # Not left to its finalizer, where what a signal handler raises is lost.
+        with closing(multiplexer.results()) as lists:
+            [[(_, result)]] = lists
+        if isinstance(result, Response):
+            return result
+        try:
+            raise result
+        finally:
+            del result  # or this frame and the error would keep each other, and the connection
 
     def _wait_for_one(self, request: Request) -> Connection:
         request.queued = self._clock()
@@ -134,6 +188,10 @@ class Transport:
 
     def _keep(self, session: ssl.SSLSession) -> None:
         self._tls_session = session
+
+
+def _nothing() -> None:
+    """Send nothing besides."""
 
 
 def _port(url: SplitResult) -> int:

@@ -96,7 +96,7 @@ class Gateway:
         is_due: bool,
     ) -> Outcomes:
         looks = self._marker.looks() if is_due or clear is not None else []
-        payments = [Operation("GET", debt.key, is_beside=True) for debt in debts]
+        payments = [Operation("GET", debt.key, is_beside=True, is_for_write=True) for debt in debts]
         asked, asked_at = self._owed.moment(), self._marker.now()
         outcomes: list[Outcome] = [None] * (len(looks) + len(debts) + len(operations))
         for index, outcome in await Together([*looks, *payments, *operations]):

@@ -179,7 +179,7 @@ class Making:
             return ours
         try:
             asked_at = self.clock()
-            outcome = await self._gateway.one(Operation.get(key))
+            outcome = await self._gateway.one(Operation.get(key, is_for_write=True))
             # The write is taken to last as long as this look.
             seconds = draft.seconds + 2 * (self.clock() - asked_at)
             other = self._other(key, outcome, look, ours)
@@ -223,7 +223,7 @@ class Making:
 
     async def _take_back(self, key: str, stored: Stored) -> None:
         """Remove what was stored while another wrote the key, if it is what remained."""
-        found = self._values.opened(key, await Operation.get(key))
+        found = self._values.opened(key, await Operation.get(key, is_for_write=True))
         if (
             isinstance(found, Stored)
             and found.made_at == stored.made_at

@@ -194,14 +194,14 @@ class Store:
 
     async def add(self, key: str, payload: bytes, timeout: float | None) -> bool:
         """Store the value where there is none, and return whether it was stored; not atomic."""
-        there = await self._read("add", key)
+        there = await self._read("add", key, is_for_write=True)
         if there is not MISSING or not self._values.can_judge:
             return False
         return await self._writer.put("add", key, payload, timeout)
 
     async def touch(self, key: str, timeout: float | None) -> bool:
         """Give the value a new lifetime, without loading it, and return whether there was one."""
-        found = await self._find("touch", key)
+        found = await self._find("touch", key, is_for_write=True)
         if not isinstance(found, Stored):
             return False
         self._flights.mark(key)
@@ -210,7 +210,7 @@ class Store:
 
     async def incr(self, key: str, delta: Any) -> Any:
         """Add to a number, which keeps its lifetime, and return it; not atomic."""
-        found = await self._find("incr", key)
+        found = await self._find("incr", key, is_for_write=True)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
         errors: list[MomentoError] = []
@@ -229,7 +229,7 @@ class Store:
     async def move(self, key: str, new_key: str) -> None:
         """Store the value under another key, with the lifetime that is left, and remove it here."""
         self._flights.mark_many((key, new_key))
-        found = await self._find("incr_version", key)
+        found = await self._find("incr_version", key, is_for_write=True)
         if not isinstance(found, Stored):
             raise ValueError(_NOT_THERE)
         since = self._namespace.stamp()
@@ -248,7 +248,7 @@ class Store:
 
     async def _delete(self, key: str) -> bool:
         since = self._namespace.stamp()
-        outcome = await self._gateway.one(Operation.get(key))
+        outcome = await self._gateway.one(Operation.get(key, is_for_write=True))
         if outcome is None and not self._gateway.is_owed(key):
             return False
         found = self._values.opened(key, outcome)
@@ -279,10 +279,11 @@ class Store:
         if error is not None:
             self._error_policy.report("clear", [error])
 
-    async def _read(self, name: str, key: str) -> Any:
+    async def _read(self, name: str, key: str, *, is_for_write: bool = False) -> Any:
         """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
         errors: list[MomentoError] = []
-        value = self._values.value(key, (await self._gateway.one(Operation.get(key))), errors)
+        asked = Operation.get(key, is_for_write=is_for_write)
+        value = self._values.value(key, (await self._gateway.one(asked)), errors)
         if not errors:
             self._note_absence(key, is_absent=value is MISSING)
             return value
@@ -305,9 +306,12 @@ class Store:
         if is_absent and self.near is not None:
             self.near.copies.drop(key)
 
-    async def _find(self, name: str, key: str) -> Stored | MomentoError | None:
+    async def _find(
+        self, name: str, key: str, *, is_for_write: bool = False
+    ) -> Stored | MomentoError | None:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
-        found = self._values.opened(key, (await self._gateway.one(Operation.get(key))))
+        asked = Operation.get(key, is_for_write=is_for_write)
+        found = self._values.opened(key, (await self._gateway.one(asked)))
         self._note_absence(key, is_absent=found is None)
         if isinstance(found, MomentoError):
             self._error_policy.report(name, [found])

@@ -929,6 +929,8 @@ def test_stats_of_a_new_backend(make_cache: Make, server: RunningServer) -> None
         "sets",
         "deletes",
         "retries",
+        "hedges",
+        "hedges_won",
         "breaker_openings",
         "bytes_in",
         "bytes_out",

@@ -196,8 +196,15 @@ def test_cache_settings_are_complete(server: RunningServer) -> None:
         "KEY_PREFIX": "p",
         "VERSION": 2,
         "KEY_FUNCTION": "f",
-        "OPTIONS": {"ENDPOINT": server.endpoint, "TOKEN": server.token, "ON_ERROR": "raise"},
+        "OPTIONS": {
+            "ENDPOINT": server.endpoint,
+            "TOKEN": server.token,
+            "ON_ERROR": "raise",
+            "HEDGE": False,
+        },
     }
+    assert server.cache_settings(HEDGE=True)["OPTIONS"]["HEDGE"] is True
+    assert "HEDGE" not in server.cache_settings(hedge=True)["OPTIONS"]
     assert server.cache_settings()["LOCATION"] == "default-cache"
     assert server.cache_settings(TOKEN="x")["OPTIONS"]["TOKEN"] == "x"
 

@@ -3,6 +3,7 @@
 The places where it may strike are gone through, and some random moments besides.
 """
 
+import itertools
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 from django.views.debug import ExceptionReporter
 
 from django_momento_http._http.connection import Connection
+from django_momento_http._http.hedging import Hedging, Silence
 from django_momento_http._http.messages import Request
 from django_momento_http._http.pool import Pool
 from django_momento_http._http.transport import Transport
@@ -63,6 +65,7 @@ STEP = sized(4, 1)
 TOKEN = "a-secret-token"
 LOGIN = "user:hunter2"
 LARGE = bytes(300_000)
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +156,46 @@ def time_out_many(transport: Transport) -> None:
     assert {answer.kind for _, answer in found} <= {"timeout", "connect_timeout", "no_time"}
 
 
+class _Rich:
+    """A budget that pays every hedge."""
+
+    def spend_on_hedge(self) -> bool:
+        return True
+
+    def charge(self, tokens: int) -> None:
+        """Pay."""
+
+
+HEDGING = Hedging(Silence(), _Rich(), lambda: True)
+HEDGING.silence.threshold = 0.001
+
+
+def a_lost_call() -> Request:
+    """Return a GET whose first answer is lost, and which is asked for again soon."""
+    call = a_call(f"/{next(NUMBERS)}")
+    call.hedging = HEDGING
+    return call
+
+
+def get_hedged(transport: Transport) -> None:
+    call = a_lost_call()
+    assert transport.exchange(call).body == call.target.encode()  # type: ignore[union-attr]
+
+
+def get_many_hedged(transport: Transport) -> None:
+    [(call, found)] = all_of(transport, [a_lost_call()])
+    assert found.body == call.target.encode()
+
+
+def lose_the_first(peer: Peer) -> None:
+    """Answer a target only where it was asked before."""
+    while True:
+        target = peer.request().target
+        if sum(one.target == target for one in peer.server.received[-4:]) == 1:
+            peer.wait_until_left()
+        peer.send(reply(200, target.encode()))
+
+
 def wait_in_vain(transport: Transport) -> None:
     taken = [transport.pool.take(time.monotonic() + 5) for _ in range(2)]
     try:
@@ -192,6 +235,8 @@ SCENES = {
     "silent": Scene(silent, time_out),
     "silent many": Scene(silent, time_out_many),
     "waiting": Scene(echo, wait_in_vain),
+    "hedged": Scene(lose_the_first, get_hedged),
+    "hedged many": Scene(lose_the_first, get_many_hedged),
 }
 
 

@@ -1,12 +1,17 @@
 """OpenTelemetry's instrumentation of `requests`, which sees our single requests."""
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from django.core.cache import cache
 
+from django_momento_http._client.client import MomentoClient, forget_endpoint
+from django_momento_http._client.operation import Operation
+from django_momento_http._conf.options import read_options
 from django_momento_http.testing import RunningServer, running_server
+from tests.support.scripted import Peer, answer, reply, scripted
 
 NEEDS = "needs opentelemetry: pip install 'django-momento-http[integrations]'"
 pytest.importorskip("opentelemetry.instrumentation.requests", reason=NEEDS)
@@ -105,3 +110,25 @@ def test_nothing_secret_is_recorded(
     for secret in (TOKEN, KEY, VALUE):
         assert secret not in text
         assert base64.urlsafe_b64encode(secret.encode()).decode()[4:-4] not in text
+
+
+def test_a_hedged_read_is_one_span(telemetry: Telemetry) -> None:
+    """Asked twice it is one request to whoever traces: one span, and both carry its number."""
+
+    def lose(peer: Peer) -> None:
+        peer.request()
+        peer.wait_until_left()
+
+    with scripted(lose, answer(reply(200))) as server:
+        given = {"ENDPOINT": server.endpoint, "TOKEN": TOKEN, "REQUEST_TIMEOUT": 5.0}
+        client = MomentoClient(read_options("default-cache", given, {}))
+        client._endpoint.retries.earn()  # what one second request needs
+        found = client.run(Operation.get("a2V5"), client.deadline(1, time.monotonic()))
+        forget_endpoint(server.endpoint)
+        assert found == b"value"
+        [span] = telemetry.spans
+        assert span.context is not None
+        told = [received.headers["traceparent"] for received in server.received]
+        assert len(told) == 2
+        assert told[0] == told[1]
+        assert f"-{span.context.trace_id:032x}-{span.context.span_id:016x}-" in f"-{told[0]}-"

@@ -26,6 +26,7 @@ from django_momento_http import checks
 from django_momento_http._client import breaker as circuit
 from django_momento_http._client import client, retry
 from django_momento_http._conf.rules import RULES
+from django_momento_http._http import hedging
 from django_momento_http._store import envelope, owed
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import ConnectFailed, TimedOut
@@ -341,6 +342,14 @@ def test_the_constants() -> None:
     listed = re.search(r"the statuses (.*?) are tried once more", prose("failures"))
     assert listed is not None
     assert set(map(int, re.findall(r"\d+", listed[1]))) == retry.RETRY_STATUSES
+
+
+@about("hedging")
+def test_the_constants_of_hedging() -> None:
+    """The table of hedged reads has the numbers of the code."""
+    told = {name.strip("`"): float(value) for _, value, name in rows("hedging")}
+    assert told == {name: getattr(hedging, name) for name in told}
+    assert len(told) == 7
 
 
 def retries_at_once(earned: int) -> int:

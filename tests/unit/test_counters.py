@@ -21,6 +21,8 @@ def test_a_fresh_client_has_done_nothing() -> None:
         "waited": 0,
         "errors": {},
         "retries": 0,
+        "hedges": 0,
+        "hedges_won": 0,
         "bytes_in": 0,
         "bytes_out": 0,
         "billed_operations": 0,
@@ -31,6 +33,18 @@ def test_a_fresh_client_has_done_nothing() -> None:
         "near_evictions": 0,
         "near_stale": 0,
     }
+
+
+def test_what_was_asked_again_is_counted_and_billed_like_the_first() -> None:
+    """Two hedges of a value of three KiB are two requests and six operations."""
+    counters = Counters()
+    counters.moved(0, 2500, 10)
+    counters.hedged(2, 2500, 10, has_won=True)
+    counters.lost("rate_limited")
+    counts = counters.snapshot()
+    assert (counts["requests"], counts["hedges"], counts["hedges_won"]) == (3, 2, 1)
+    assert (counts["billed_operations"], counts["bytes_in"]) == (9, 2500)
+    assert counts["errors"] == {"rate_limited": 1}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_rules_list_every_documented_option_once() -> None:
         "COMPRESSOR": "zlib",
         "COMPRESS_MIN_BYTES": 1024,
         "SIGNING_KEY": None,
+        "HEDGE": True,
         "NEAR_MAX_AGE": 0,
         "NEAR_MAX_STALE": 60,
         "NEAR_MAX_BYTES": 32 * 1024 * 1024,
