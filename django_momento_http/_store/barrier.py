@@ -57,21 +57,17 @@ class Barrier:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._keepers: tuple[weakref.ref[Keeper], ...] = ()
+        # Who keeps copies; none of them, and no write needs to be marked.
+        self.keepers: tuple[weakref.ref[Keeper], ...] = ()
         self.slots: list[Mark] = []  # none while nobody keeps copies
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether anybody keeps copies, so that writes must be marked."""
-        return bool(self._keepers)
 
     def join(self, keeper: Keeper) -> None:
         """Let somebody keep copies, as long as there is another reference to it."""
         with self._lock:
             if not self.slots:
                 self.slots = [_NO_MARK] * SLOTS
-            living = [each for each in self._keepers if each() is not None]
-            self._keepers = (*living, weakref.ref(keeper))
+            living = [each for each in self.keepers if each() is not None]
+            self.keepers = (*living, weakref.ref(keeper))
 
     def begin(self, keys: Collection[str], seconds: float) -> Write:
         """Mark keys that are about to be written, for so long, and end their copies."""
@@ -114,7 +110,7 @@ class Barrier:
                 keeper.drop(key)
 
     def _living(self) -> list[Keeper]:
-        keepers = [reference() for reference in self._keepers]
+        keepers = [reference() for reference in self.keepers]
         return [keeper for keeper in keepers if keeper is not None]
 
 
@@ -132,11 +128,11 @@ class Writing:
         self._write: Write | None = None
 
     def __enter__(self) -> Write | None:
-        if self._barrier.is_needed:
+        if self._barrier.keepers:
             self._keys = [key for key in self._keys if type(key) is not UncopiedKey]
             self._write = self._barrier.begin(self._keys, self._seconds(len(self._keys)))
         return self._write
 
     def __exit__(self, *_: object) -> None:
-        if self._barrier.is_needed:
+        if self._barrier.keepers:
             self._barrier.end(self._keys, self._write)

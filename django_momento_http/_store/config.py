@@ -4,7 +4,9 @@ It knows settings and the stored format, and asks nobody.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from .._conf.options import Options
@@ -21,6 +23,10 @@ class Lifetime(NamedTuple):
 
     ttl: int
     expires_at: float | None
+
+
+# Lifetime() of a tuple, a quarter of a microsecond faster.
+_lifetime: Callable[[tuple[int, float | None]], Lifetime] = partial(tuple.__new__, Lifetime)
 
 
 @dataclass(frozen=True)
@@ -66,4 +72,4 @@ class StoreConfig:
             return Lifetime(0, None)
         limit = _FOREVER if longest is None else longest
         seconds = limit if timeout is None else min(timeout, limit)
-        return Lifetime(math.ceil(seconds), now + seconds)
+        return _lifetime((math.ceil(seconds), now + seconds))

@@ -24,6 +24,7 @@ looks at anything else. It knows nothing of HTTP or of Django.
 
 import hashlib
 import hmac
+import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -122,7 +123,7 @@ class Envelope:
         self._serializer = serializer
         self._codecs = {serializer.code: serializer.codec}
         self._compressor = compressor
-        self._compress_min_bytes = compress_min_bytes
+        self._compress_min_bytes = math.inf if compressor is None else compress_min_bytes
 
     def dumps(self, value: Any) -> bytes:
         """Return the value, serialized; raise what the serializer raises."""
@@ -137,11 +138,13 @@ class Envelope:
         self, payload: bytes, expires_at: float | None, made_at: int, generation: int
     ) -> Stored:
         """Return a serialized value, compressed where that pays."""
-        compressor, body = self._compressed(payload)
+        compressor, body = _UNCOMPRESSED, payload
         # A payload past the field's range is refused by its size, whatever is written here.
         length = min(len(payload), 2**32 - 1)
-        code = self._serializer.code
-        return Stored(code, compressor, generation, expires_at, made_at, length, memoryview(body))
+        if length >= self._compress_min_bytes:
+            compressor, body = self._compressed(payload)
+        code, view = self._serializer.code, memoryview(body)
+        return _stored((code, compressor, generation, expires_at, made_at, length, view, 0))
 
     def bare(self, payload: bytes) -> Stored:
         """Return a serialized value as it is handed on in this process: never to be stored."""
@@ -149,18 +152,9 @@ class Envelope:
             self._serializer.code, _UNCOMPRESSED, 0, None, 0, len(payload), memoryview(payload)
         )
 
-    def seal(self, wire_key: str, stored: Stored) -> bytes:
-        """Return the bytes to store under this key, signed."""
-        return self._seal(self._signer, wire_key, stored)
-
-    def seal_marker(
-        self, wire_key: str, key_id: bytes, generation: int, expires_at: float | None, made_at: int
-    ) -> bytes:
-        """Return a value that says nothing but its generation, signed with the key of this id."""
-        nothing = Stored(0, _UNCOMPRESSED, generation, expires_at, made_at, 0, memoryview(b""))
-        return self._seal(self._signers[key_id], wire_key, nothing)
-
-    def _seal(self, signer: _Signer, wire_key: str, stored: Stored) -> bytes:
+    def seal(self, wire_key: str, stored: Stored, key_id: bytes = b"") -> bytes:
+        """Return the bytes to store under this key, signed, if need be with the key of an id."""
+        signer = self._signers[key_id] if key_id else self._signer
         expiry = 0 if stored.expires_at is None else max(round(stored.expires_at * 1000), 1)
         header = _HEADER.pack(
             _MAGIC,
@@ -177,6 +171,13 @@ class Envelope:
         )
         mac = signer.sign(wire_key, header, stored.body)
         return b"".join((header, mac, stored.body))
+
+    def seal_marker(
+        self, wire_key: str, key_id: bytes, generation: int, expires_at: float | None, made_at: int
+    ) -> bytes:
+        """Return a value that says nothing but its generation, signed with the key of this id."""
+        nothing = Stored(0, _UNCOMPRESSED, generation, expires_at, made_at, 0, memoryview(b""))
+        return self.seal(wire_key, nothing, key_id)
 
     def open(self, wire_key: str, data: bytes | bytearray, now: float) -> Stored:
         """Return what was sealed for this key; StoredValueError for anything else."""
@@ -232,13 +233,12 @@ class Envelope:
         return codec
 
     def _compressed(self, payload: bytes) -> tuple[int, bytes]:
-        if self._compressor is not None and self._compress_min_bytes <= len(payload):
-            if len(payload) > INFLATED_LIMIT:
-                return _UNCOMPRESSED, payload
-            body = self._compressor.codec.compress(payload)
-            if len(body) < len(payload):
-                return self._compressor.code, body
-        return _UNCOMPRESSED, payload
+        if self._compressor is None or len(payload) > INFLATED_LIMIT:
+            return _UNCOMPRESSED, payload
+        body = self._compressor.codec.compress(payload)
+        return (
+            (self._compressor.code, body) if len(body) < len(payload) else (_UNCOMPRESSED, payload)
+        )
 
     def _inflated(self, stored: Stored) -> Any:
         codec = compressors.REGISTRY.by_code(stored.compressor, self._compressor)

@@ -5,7 +5,7 @@ owed; neither lengthens a deadline. It knows markers and debts, and nothing of w
 promises.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from enum import Enum
 
 from .._client.client import MomentoClient
@@ -52,12 +52,12 @@ class Gateway:
 
     # Sending
 
-    async def one(self, operation: Operation) -> Outcome:
-        """Return the outcome of an operation."""
+    def one(self, operation: Operation) -> Awaitable[Outcome]:
+        """Return what gives the outcome of an operation: mostly the operation itself."""
         is_due = operation.method != "DELETE" and self._marker.is_due()
         if is_due or self._owed.queues:
-            return await self.accompanied(operation, is_due=is_due)
-        return await operation
+            return self.accompanied(operation, is_due=is_due)
+        return operation
 
     async def accompanied(self, operation: Operation, *, is_due: bool) -> Outcome:
         """Return the outcome of an operation beside which something goes, the marker if due."""

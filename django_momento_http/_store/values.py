@@ -116,8 +116,8 @@ class Values:
         self, payload: bytes, timeout: float | None, made_at: int, generation: int
     ) -> tuple[Stored, int]:
         """Return a serialized value with this timeout, and its time to live in whole seconds."""
-        life = self._lifetime(timeout)
-        return self.envelope.pack(payload, life.expires_at, made_at, generation), life.ttl
+        ttl, expires_at = self._config.lifetime(timeout, self._wall_clock())
+        return self.envelope.pack(payload, expires_at, made_at, generation), ttl
 
     def expires_at(self, timeout: float | None) -> float | None:
         """Return when a value with this timeout expires, if it is packed now."""

@@ -42,6 +42,7 @@ class Writer:
         seconds: Callable[[int], float],
     ) -> None:
         self._namespace = namespace
+        self._barrier = namespace.barrier
         self._gateway = gateway
         self._values = values
         self._error_policy = on_error
@@ -50,7 +51,7 @@ class Writer:
 
     def writing(self, keys: Collection[str]) -> Writing:
         """Return what keeps copies out of the way, in a ``with``, while keys are written."""
-        return Writing(self._namespace.barrier, keys, self._seconds)
+        return Writing(self._barrier, keys, self._seconds)
 
     def _keeper(self, write: Write | None) -> KeepWritten:
         return _keep_nothing if write is None or self._near is None else self._near.keeper(write)
@@ -59,19 +60,22 @@ class Writer:
         self, name: str, key: str, payload: bytes, timeout: float | None, *, owes: bool = False
     ) -> bool:
         """Store a new value, or remove it where the timeout is 0 or less; return whether."""
-        with self.writing((key,)) as write:
+        with Writing(self._barrier, (key,), self._seconds) as write:
             stamp, generation = self._namespace.stamp(), self._namespace.generation
-            keep = self._keeper(write)
+            keep = None if write is None else self._keeper(write)
             stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
             if stored.generation != generation.current:
                 # Another's clear() came to light: nobody would read what was just written.
                 stored = stored._replace(generation=generation.current)
                 outcome = await self._values.written(key, stored, ttl)
-            is_done = await self._end(name, key, stored, ttl, outcome, stamp, write, owes=owes)
-            if is_done and ttl:
+            if isinstance(outcome, MomentoError):
+                return await self._fail(name, key, ttl, outcome, stamp, owes=owes)
+            if self._gateway.is_overtaken(key, stamp):
+                await self._again(key, stored, ttl, write)
+            if keep is not None and ttl:
                 keep(key, payload, stored.expires_at)
-            return is_done
+            return True
 
     async def write(
         self,
@@ -92,10 +96,13 @@ class Writer:
             keep = self._keeper(write)
             is_current = stored.generation == self._namespace.generation.current
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
-            is_done = await self._end(name, key, stored, ttl, outcome, since, write, owes=owes)
-            if is_done and ttl and payload is not None and is_current:
+            if isinstance(outcome, MomentoError):
+                return await self._fail(name, key, ttl, outcome, since, owes=owes)
+            if self._gateway.is_overtaken(key, since):
+                await self._again(key, stored, ttl, write)
+            if ttl and payload is not None and is_current:
                 keep(key, payload, stored.expires_at, margin(stored))
-            return is_done
+            return True
 
     async def put_many(
         self, payloads: Mapping[str, bytes], timeout: float | None
@@ -166,29 +173,20 @@ class Writer:
         else:
             self._gateway.is_overtaken(key, since)
 
-    async def _end(
-        self,
-        name: str,
-        key: str,
-        stored: Stored,
-        ttl: int,
-        outcome: Outcome,
-        since: int,
-        write: Write | None,
-        *,
-        owes: bool,
+    async def _again(self, key: str, stored: Stored, ttl: int, write: Write | None) -> None:
+        """Write once more what a payment under way may have removed."""
+        if write is not None:
+            write.own.discard(key)
+        await self._values.written(key, stored, ttl)
+
+    async def _fail(
+        self, name: str, key: str, ttl: int, error: MomentoError, since: int, *, owes: bool
     ) -> bool:
-        if not isinstance(outcome, MomentoError):
-            if self._gateway.is_overtaken(key, since):
-                if write is not None:
-                    write.own.discard(key)
-                await self._values.written(key, stored, ttl)
-            return True
         if owes:
-            await self._fail_many({key: outcome}, since, is_removal=ttl == 0)
-        elif isinstance(outcome, BadRequest):
+            await self._fail_many({key: error}, since, is_removal=ttl == 0)
+        elif isinstance(error, BadRequest):
             await Operation.delete(key)
-        self._error_policy.report(name, [outcome])
+        self._error_policy.report(name, [error])
         return False
 
     async def _fail_many(
