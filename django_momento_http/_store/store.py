@@ -285,7 +285,6 @@ class Store:
         asked = Operation.get(key, is_for_write=is_for_write)
         value = self._values.value(key, (await self._gateway.one(asked)), errors)
         if not errors:
-            self._note_absence(key, is_absent=value is MISSING)
             return value
         return self._judged(name, value, errors)
 
@@ -302,17 +301,14 @@ class Store:
             return value
         return _UNKNOWN
 
-    def _note_absence(self, key: str, *, is_absent: bool) -> None:
-        if is_absent and self.near is not None:
-            self.near.copies.drop(key)
-
     async def _find(
         self, name: str, key: str, *, is_for_write: bool = False
     ) -> Stored | MomentoError | None:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
         asked = Operation.get(key, is_for_write=is_for_write)
         found = self._values.opened(key, (await self._gateway.one(asked)))
-        self._note_absence(key, is_absent=found is None)
+        if found is None and self.near is not None:
+            self.near.copies.drop(key)
         if isinstance(found, MomentoError):
             self._error_policy.report(name, [found])
         return None if isinstance(found, StoredValueError) else found

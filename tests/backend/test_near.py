@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.markers import marker_key
 from tests.support.near import AGE, CACHE, STALE, Process, asked, close_breakers, sync, twin
 
 KEY = b":1:k"
@@ -237,8 +238,8 @@ def test_a_clear_is_seen_at_once_here(process: Process, call: Call) -> None:
     assert other.get("k") == "old"
     assert numbers(other)["entries"] == 1
     call(cache, "clear")
-    assert (cache.get("k"), other.get("k")) == (None, None)
     assert numbers(other)["entries"] == 0
+    assert (cache.get("k"), other.get("k")) == (None, None)
     asked(process.server)
     assert untouched.get("k") == 1
     asked(process.server)
@@ -371,6 +372,33 @@ def test_what_was_stored_leaves_a_copy(
     asked(server)
     assert call(cache, "get", "k") == ["v"]
     assert asked(server) == []
+
+
+@pytest.mark.parametrize("name", ["set", "set_many"])
+def test_what_a_payment_overtook_leaves_none(
+    cache: MomentoCache, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """While a debt's payment removes what it found, nobody knows which of both is the last."""
+    cache.get("nothing")
+    monkeypatch.setattr(cache._shared._gateway, "is_overtaken", lambda *_: True)
+    sync(cache, name, *WRITES[name][0])
+    assert numbers(cache)["entries"] == 0
+
+
+def test_what_a_clear_overtook_leaves_none(cache: MomentoCache, call: Call) -> None:
+    """A default that was begun before a clear() makes a value of before."""
+    assert call(cache, "get_or_set", "k", lambda: cache.clear() or "made") == "made"
+    assert cache.get("k") is None
+
+
+def test_nothing_is_kept_before_the_marker_could_be_read(
+    process: Process, cache: MomentoCache, call: Call
+) -> None:
+    """Until then nobody can say whether a value was cleared."""
+    process.server.inject(Fault(status=500, key=marker_key(), times=None))
+    call(cache, "set", "k", 1)
+    assert call(cache, "get", "k") is None
+    assert numbers(cache)["entries"] == 0
 
 
 @pytest.mark.parametrize("name", ["touch", "incr", "incr_version"])
@@ -660,6 +688,7 @@ def test_nothing_is_bridged_where_errors_are_raised(process: Process) -> None:
     for name, argument in {"get": "k", "get_many": ["k"], "has_key": "k", "ttl": "k"}.items():
         with pytest.raises(MomentoError):
             getattr(cache, name)(argument)
+    assert numbers(cache)["stale"] == 0
 
 
 def test_nothing_is_bridged_where_that_is_switched_off(process: Process) -> None:

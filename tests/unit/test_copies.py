@@ -14,6 +14,7 @@ import pytest
 from django_momento_http._client.counters import NearCounters, Tally
 from django_momento_http._store.barrier import LAG, SLOTS, Barrier
 from django_momento_http._store.copies import MISSING, OVERHEAD, Copies, Limits
+from django_momento_http._store.generation import Generation
 
 AGE, STALE = 5.0, 60.0
 PATIENCE = 1.0  # of a write
@@ -135,6 +136,23 @@ def test_a_newer_generation_ends_all_copies(rig: Rig) -> None:
     assert rig.copies.get_many({"a": 1, "b": 2})[0] == {}
     rig.barrier.forget()
     assert (len(rig.copies), rig.copies.size) == (0, 0)
+
+
+def test_each_end_of_a_generation_has_a_number() -> None:
+    """A newer one, and one that is heard of again after its marker had lapsed; no other read."""
+    ended: list[int] = []
+    generation = Generation(moved=lambda: ended.append(generation.epoch))
+    generation.learn(5, 0.0)
+    generation.learn(5, 1.0)
+    generation.learn(3, 2.0)
+    assert ended == [1]
+    generation.learn(None, 3.0)
+    generation.learn(None, 64.0)
+    assert generation.accepts(0)
+    assert ended == [1]
+    generation.learn(5, 65.0)
+    assert not generation.accepts(0)
+    assert ended == [1, 2]
 
 
 def test_every_hit_is_loaded_anew(rig: Rig) -> None:
