@@ -189,6 +189,10 @@ class MomentoCache(BaseCache):
     ) -> Any:
         store, wire_key = self._store, self._wire_key(key, version)
         ended, draw = store.making.flights.ended, store.making.draw()
+        if store.near is not None:
+            value = store.making.copied(wire_key, draw)
+            if value is not MISSING:
+                return value
         found = store.runner.run(lambda: store.look(wire_key, draw))
         if type(found) is not Look:
             return found

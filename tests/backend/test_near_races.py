@@ -78,7 +78,7 @@ class Round:
             "get": lambda: store.get(key, None),
             "get_many": lambda: store.get_many({key: "k"}),
             "has_key": lambda: store.has_key(key),
-            "lookup": lambda: store.lookup(key, None, None),
+            "look": lambda: store.look(key, 1.0),
             "set": lambda: store.set(key, payload, 3600),
             "set_many": lambda: store.set_many({key: payload}, 3600),
             "set for no time": lambda: store.set(key, payload, 0),
@@ -101,7 +101,7 @@ class Round:
                 yield value
 
 
-READS = ("get", "get_many", "has_key", "lookup")
+READS = ("get", "get_many", "has_key", "look")
 WRITES = ("set", "set_many", "set for no time", "add", "touch", "incr", "delete", "delete_many")
 RARE = ("clear", "move", "move here")
 
