@@ -185,6 +185,16 @@ def test_every_operation_in_trouble(trouble: Trouble, capfd: pytest.CaptureFixtu
     assert not seen_in("".join(capfd.readouterr()))
 
 
+def test_every_method_is_in_the_table() -> None:
+    """A new method has its row: all that ask the service are here, once each."""
+    public = {name for name in vars(MomentoCache) if not name.startswith("_")}
+    twins = {f"a{name}" for name in public}
+    # They ask nothing; the last is incr_version with another sign.
+    exempt = {"close", "stats", "decr_version"}
+    names = [operation.name for operation in OPERATIONS]
+    assert sorted(names) == sorted(public - twins - exempt)
+
+
 def test_the_table_is_large() -> None:
     """No fault, operation, mode or twin was lost on the way."""
     assert (len(OPERATIONS), len(CELLS)) == (15, 60)

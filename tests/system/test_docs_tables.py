@@ -22,11 +22,12 @@ from django.core.cache.backends.redis import RedisCacheClient
 from django.test import override_settings
 
 import django_momento_http
-from django_momento_http import checks
+from django_momento_http import checks, compressors, serializers
 from django_momento_http._client import breaker as circuit
 from django_momento_http._client import client, retry
 from django_momento_http._conf.rules import RULES
 from django_momento_http._http import hedging
+from django_momento_http._registry import Registry
 from django_momento_http._store import envelope, owed
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import ConnectFailed, TimedOut
@@ -70,6 +71,16 @@ def test_the_settings_table() -> None:
     """It has a row for each option, in the order of the rules, with the default of the code."""
     expected = [[f"`{rule.name}`", shown_default(rule.name)] for rule in RULES]
     assert [row[:2] for row in rows("settings")] == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "registry"),
+    [("SERIALIZER", serializers.REGISTRY), ("COMPRESSOR", compressors.REGISTRY)],
+)
+def test_the_codecs_are_documented(option: str, registry: Registry[Any]) -> None:
+    """The row of an option that names a codec names all that are built in."""
+    [text] = [row[2] for row in rows("settings") if row[0] == f"`{option}`"]
+    assert [name for name in registry._built_in if f"`{name!r}`" not in text] == []
 
 
 @about("options")
