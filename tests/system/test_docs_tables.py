@@ -540,7 +540,7 @@ def settings_of(server: RunningServer, options: dict[str, Any]) -> override_sett
 
 # Architecture
 
-ROOMS = {name.strip("`"): quoted(modules) for name, _, modules in rows("rooms")}
+LAYERS = {name.strip("`"): quoted(modules) for name, _, modules in rows("layers")}
 
 
 def modules_in(folder: Path) -> set[str]:
@@ -549,17 +549,17 @@ def modules_in(folder: Path) -> set[str]:
     return names - {"__init__", "__pycache__"}
 
 
-@about("rooms")
-def test_every_module_has_a_room() -> None:
-    """The table of rooms names each module of the package once, and nothing else."""
-    folders = {name: set(modules) for name, modules in ROOMS.items() if name.startswith("_")}
+@about("layers")
+def test_every_module_has_a_layer() -> None:
+    """The table of layers names each module of the package once, and nothing else."""
+    folders = {name: set(modules) for name, modules in LAYERS.items() if name.startswith("_")}
     assert folders == {name: modules_in(PACKAGE / name) for name in folders}
-    named = Counter(m for room, modules in ROOMS.items() if room not in folders for m in modules)
+    named = Counter(m for layer, modules in LAYERS.items() if layer not in folders for m in modules)
     assert named == Counter(modules_in(PACKAGE) - set(folders))
 
 
 def test_the_walk_of_a_get_many(server: RunningServer) -> None:
-    """A real call enters the rooms in the order in which the walk names them."""
+    """A real call enters the layers in the order in which the walk names them."""
     walk = TEXTS["architecture"].partition("step by step:\n\n")[2].partition("\n\n")[0]
     named = re.findall(r"\*\*`(\w+)`\*\*", walk)
     entered: dict[str, None] = {}
@@ -579,7 +579,7 @@ def test_the_walk_of_a_get_many(server: RunningServer) -> None:
         finally:
             sys.setprofile(None)
     assert len(named) == 4
-    assert [room for room in entered if room in named] == named
+    assert [layer for layer in entered if layer in named] == named
 
 
 # Measured

@@ -1,4 +1,4 @@
-"""Imports point down: the rooms of the house, lowest first, and who may see whom."""
+"""Imports point down: the layers of the package, lowest first, and who may see whom."""
 
 import ast
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ LAYERS = [
     ["testing"],
     ["pytest_plugin", "apps", "management"],
 ]
-LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 # It shares no code with the client, so that they cannot share a mistake.
 ALONE = "server"
 # Who may use the server: what wraps it for tests.
@@ -44,7 +44,7 @@ USERS = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def place_of(path: Path) -> str:
     """Return the folder or module at the top of the package that a file is of."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -78,8 +78,8 @@ def modules(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_down(path: Path) -> None:
-    """A room is in the table, and sees only what stands below it."""
-    here = room(path)
+    """A folder or module is in the table, and sees only what stands below it."""
+    here = place_of(path)
     seen = {name.partition(".")[0] for name in modules(path)} - {here}
     if here in (ALONE, "__init__"):
         assert not seen
@@ -91,16 +91,16 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_there_is_no_circle() -> None:
-    """Within a room, too, imports have a direction."""
+    """Within a folder, too, imports have a direction."""
     graph = {name_of(path): modules(path) - {name_of(path)} for path in FILES}
     TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_foreign_libraries_stay_in_their_rooms(path: Path) -> None:
-    """Django, `requests` and `httptools` are known only where their words are spoken."""
+def test_foreign_libraries_stay_in_their_places(path: Path) -> None:
+    """Django, `requests` and `httptools` are known only to those who speak to them."""
     roots = {name.partition(".")[0] for name in imported(path)}
-    strangers = [name for name, users in USERS.items() if room(path) not in users]
+    strangers = [name for name, users in USERS.items() if place_of(path) not in users]
     assert not roots & set(strangers)
 
 
