@@ -7,6 +7,7 @@ should wait long inside one, and nothing of how values are stored.
 
 import asyncio
 import copy
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -164,16 +165,18 @@ async def make(call: Call, look: Look, caller: Caller) -> Any:
         return await _make_alone(call, look, caller)
     if not _may_wait(caller):
         return await _lead(making.flights.begin(making.alias, call.key), call, look, caller)
-    if look is ABSENT and making.flights.has_ended_since(making.alias, call.key, call.ended):
-        # It was made between this caller's look and now.
+    entered = making.flights.enter(
+        making.alias, call.key, math.inf if look.is_unknown else call.ended
+    )
+    if entered is None:  # it was made between this caller's look and now
         found = await caller.run(lambda: caller.store.lookup(call.key, ABSENT, UNKNOWN))
         if not isinstance(found, Look):
             return found
-        look = found
-    entered = making.flights.enter(making.alias, call.key)
-    if isinstance(entered, Lead):
-        return await _lead(entered, call, look, caller)
-    return await _wait(entered, call, look, caller)
+        entered, look = making.flights.enter(making.alias, call.key), found
+    if isinstance(entered, Flight):
+        return await _wait(entered, call, look, caller)
+    lead = entered or making.flights.begin(making.alias, call.key)
+    return await _lead(lead, call, look, caller)
 
 
 def _may_wait(caller: Caller) -> bool:

@@ -5,6 +5,7 @@ for the outcome, which is theirs, too. A write of the key marks its flights: wha
 of date. It knows nothing of what a value is, nor where it is kept.
 """
 
+import math
 import os
 import threading
 import time
@@ -166,12 +167,19 @@ class Flights(Generic[D, T]):
         self.ended = 0
         self._ended_lately: dict[tuple[object, str], int] = {}
 
-    def enter(self, alias: object, key: str) -> Flight[D, T] | Lead[D, T]:
-        """Return the flight to wait for, or the lead of one that nobody leads, or of a new one."""
+    def enter(
+        self, alias: object, key: str, ended: float = math.inf
+    ) -> Flight[D, T] | Lead[D, T] | None:
+        """Return the flight to wait for, or the lead of one that nobody leads, or of a new one.
+
+        None where the value was made after so many flights had ended: look again.
+        """
         with self._lock:
             for flight in reversed(self.under_way.get(key, ())):
                 if flight.alias is alias and flight.is_open:
                     return flight.take_over() or flight
+            if self._ended_lately.get((alias, key), 0) > ended:
+                return None
             return self.begin(alias, key)
 
     def begin(self, alias: object, key: str) -> Lead[D, T]:
@@ -206,10 +214,6 @@ class Flights(Generic[D, T]):
             else:
                 self.under_way.pop(flight.key, None)
         flight.let_go()
-
-    def has_ended_since(self, alias: object, key: str, ended: int) -> bool:
-        """Whether a value of this key was made after so many flights had ended."""
-        return self._ended_lately.get((alias, key), 0) > ended
 
     def mark(self, key: str) -> None:
         """Let what is being made of this key be out of date; nobody else waits for it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection
 
 from django_momento_http.exceptions import AccessDenied, MomentoError
@@ -305,6 +306,40 @@ def test_a_sync_call_in_a_loops_thread_does_not_wait(make: Make, server: Running
 
     assert asyncio.run(scene())[1] == "the task's"
     assert cache.stats()["waited"] == 0
+
+
+class Lazy:
+    """A value that, like an unevaluated queryset, cannot be serialized in an event loop."""
+
+    def __reduce__(self) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return (str, ("the task's",))
+        raise SynchronousOnlyOperation
+
+
+def test_who_waits_in_the_one_thread_for_sync_code_is_let_go(gather: Callable[..., Crowd]) -> None:
+    """A task needs that thread to serialize what queries the database: its waiter goes on."""
+    crowd, began = gather(), threading.Event()
+
+    def waiter() -> Any:
+        assert began.wait(LONG)
+        return crowd.first.get_or_set(KEY, lambda: "own")
+
+    def make_it() -> Lazy:
+        began.set()
+        until(lambda: crowd.waiting() == 1)
+        return Lazy()
+
+    async def scene() -> list[Any]:
+        sync_code = asyncio.ensure_future(sync_to_async(waiter, thread_sensitive=True)())
+        await asyncio.sleep(0)
+        return await asyncio.gather(sync_code, crowd.first.aget_or_set(KEY, make_it))
+
+    started = time.monotonic()
+    assert asyncio.run(asyncio.wait_for(scene(), LONG)) == ["own", "own"]
+    assert time.monotonic() - started < 4
 
 
 @pytest.mark.django_db

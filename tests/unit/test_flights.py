@@ -38,7 +38,7 @@ def lead_of(entered: AnyFlight | AnyLead | None) -> AnyLead:
     return entered
 
 
-def flight_of(entered: AnyFlight | AnyLead) -> AnyFlight:
+def flight_of(entered: AnyFlight | AnyLead | None) -> AnyFlight:
     """Return what must be a flight to wait for."""
     assert isinstance(entered, Flight)
     return entered
@@ -96,21 +96,21 @@ def test_who_looked_before_it_ended_is_told(flights: AnyFlights) -> None:
     """A caller whose look is older than an outcome looks again instead of making it."""
     before = flights.ended
     flights.end(flights.begin(ALIAS, KEY), "made")
-    assert flights.has_ended_since(ALIAS, KEY, before)
-    assert not flights.has_ended_since(ALIAS, KEY, flights.ended)
-    assert not flights.has_ended_since(OTHER, KEY, before)
+    assert flights.enter(ALIAS, KEY, before) is None
+    assert lead_of(flights.enter(ALIAS, KEY, flights.ended))
+    assert lead_of(flights.enter(OTHER, KEY, before))
     flights.end(flights.begin(ALIAS, "failed"), None)
-    assert not flights.has_ended_since(ALIAS, "failed", before)
+    assert lead_of(flights.enter(ALIAS, "failed", before))
 
 
 def test_what_ended_is_remembered_for_a_few_keys(flights: AnyFlights) -> None:
     """However many keys are made, memory stays as it is, and the latest are known."""
     for number in range(1000):
         flights.end(flights.begin(ALIAS, str(number)), "made")
-    assert flights.has_ended_since(ALIAS, "999", 0)
-    assert not flights.has_ended_since(ALIAS, "0", 0)
-    assert len(flights._ended_lately) <= 256
     assert not flights.under_way
+    assert len(flights._ended_lately) <= 256
+    assert flights.enter(ALIAS, "999", 0) is None
+    assert lead_of(flights.enter(ALIAS, "0", 0))
 
 
 # What can go wrong with who makes it
@@ -443,7 +443,7 @@ def make(flights: AnyFlights) -> None:
     entered = flights.enter(ALIAS, KEY)
     if isinstance(entered, Flight):
         raise AssertionError("somebody seems to make it")
-    with entered as lead:
+    with lead_of(entered) as lead:
         flights.mark("other")
         flights.end(lead, "made")
 

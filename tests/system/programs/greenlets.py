@@ -76,7 +76,7 @@ class Trial:
 
     def _call(self, cache: Any, key: str) -> None:
         self.calls += 1
-        match self.chance.randrange(5):
+        match self.chance.randrange(6):
             case 0:
                 cache.set(key, value_of(key, self.calls))
             case 1:
@@ -86,6 +86,9 @@ class Trial:
                     self._judge("get_many", name, value)
             case 3:
                 cache.set_many({name: value_of(name, self.calls) for name in KEYS[:5]})
+            case 4:
+                made = cache.get_or_set(key, lambda: pause(0.002) or value_of(key, self.calls))
+                self._judge("get_or_set", key, made)
             case _:
                 self._judge("get", key, cache.get(key))
 
