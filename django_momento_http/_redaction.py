@@ -1,11 +1,16 @@
-"""What a message may show of a value that somebody set: it may be a credential in the wrong place.
+"""What an error may show of what somebody set: in its message, and in the frames that it leaves.
 
-It knows nothing of what values mean.
+A value may be a credential in the wrong place. Django's debug page and error trackers show messages
+and the locals of every frame of a traceback, and of the errors before it. It knows nothing of what
+values mean.
 """
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+import sys
+import traceback
+from collections.abc import Collection, Iterable, Iterator
+from types import TracebackType
 
 # The longest text that is shown although nobody knows what it is. No credential is as short.
 _SHORT = 16
@@ -51,3 +56,37 @@ def meant(word: str, words: Collection[str]) -> str:
     close = difflib.get_close_matches(word.strip().lower(), [name.lower() for name in words], 1)
     meant = [name for name in words if name.lower() in close]
     return f"did you mean {meant[0]}?" if meant else ""
+
+
+class EmptiedFrames:
+    """``with EmptiedFrames():`` whatever is raised inside leaves no locals in its frames."""
+
+    def __enter__(self) -> None:
+        self._handled = sys.exception()
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if error is not None:
+            empty_frames(error, self._handled)
+
+
+def empty_frames(error: BaseException, handled: BaseException | None) -> None:
+    """Empty the locals of the frames that an error has left; its lines stay in the traceback.
+
+    ``handled`` is what the caller was handling before (``sys.exception()``): that error's frames
+    are the caller's own, and stay as they are.
+    """
+    for each in _chain(error, handled):
+        traceback.clear_frames(each.__traceback__)
+
+
+def _chain(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    seen = {id(handled), id(None)}
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            left += [each.__cause__, each.__context__]

@@ -14,13 +14,12 @@ from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ._conf.django_settings import read_beside
-from ._conf.frames import EmptiedFrames, empty_frames
+from ._conf.django_settings import read_beside, signing_keys
 from ._conf.options import improper, read_options
-from ._conf.signing_keys import signing_keys
 from ._get_or_set import LOADED_IN_LOOP, Call, InLoop, InThread, in_thread, make
 from ._interrupts import is_raised_by_signal_handler
 from ._process import known_pid, remember_pid
+from ._redaction import EmptiedFrames, empty_frames
 from ._store.config import StoreConfig
 from ._store.copies import MISSING
 from ._store.keys import LONGEST_PLAIN, UncopiedKey, encode_key, encode_plain_key

@@ -37,10 +37,9 @@ from django.conf import settings
 from django.core import checks
 
 from ._conf.credentials import expiry_of
-from ._conf.frames import EmptiedFrames
 from ._diagnostics.advice import CORRECT, NEW_KEY
 from ._diagnostics.aliases import Alias, built, counters_of_limits, is_misspelt_options, misplaced
-from ._redaction import shown
+from ._redaction import EmptiedFrames, shown
 
 _CACHED_SESSIONS = "django.contrib.sessions.backends.cache"
 _SESSIONS_THAT_USE_A_CACHE = {_CACHED_SESSIONS, "django.contrib.sessions.backends.cached_db"}

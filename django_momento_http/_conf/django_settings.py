@@ -1,4 +1,4 @@
-"""What stands beside OPTIONS in an alias of CACHES: Django's own settings, read before Django does.
+"""Django's own settings, as far as they matter here: beside OPTIONS, and the keys that sign.
 
 They mean what Django's documentation says. An error names the setting that cannot be used, and does
 not show its value: it may be a credential in the wrong place.
@@ -8,9 +8,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.utils.module_loading import import_string
 
 from .._interrupts import is_raised_by_signal_handler
+from .validators import encoded_secret
 
 T = TypeVar("T")
 
@@ -27,6 +29,23 @@ def read_beside(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         given["KEY_FUNCTION"] = _key_function(function)
     prefix = given.get("KEY_PREFIX", "")
     return given, prefix if type(prefix) is str else _foreign("KEY_PREFIX", str, prefix)
+
+
+def signing_keys(signing_key: str | None) -> tuple[bytes, ...]:
+    """Return the keys, of which the first signs and all verify; ValueError says what is wrong.
+
+    An unset variable must not become a key that everybody knows, as ``force_bytes(None)`` would be.
+    """
+    if signing_key is not None:
+        return (encoded_secret(signing_key),)
+    fallbacks = settings.SECRET_KEY_FALLBACKS
+    # A string would be taken for a list of keys of one character each.
+    if not isinstance(fallbacks, list | tuple):
+        raise ValueError("SECRET_KEY_FALLBACKS must be a list or a tuple of keys")
+    keys = [_encoded("SECRET_KEY", settings.SECRET_KEY)]
+    for index, key in enumerate(fallbacks):
+        keys.append(_encoded(f"SECRET_KEY_FALLBACKS[{index}]", key))
+    return tuple(keys)
 
 
 def _key_function(given: Any) -> Callable[..., Any]:
@@ -46,3 +65,11 @@ def _foreign(name: str, call: Callable[[Any], T], value: object) -> T:
             raise
         failure = type(error).__name__
     raise ValueError(f"{name} cannot be used ({failure})")
+
+
+def _encoded(name: str, key: object) -> bytes:
+    try:
+        return encoded_secret(key)
+    except ValueError as error:
+        problem = f"{name} {error}"
+    raise ValueError(problem)

@@ -15,10 +15,9 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from .. import __version__
 from .._client.client import MomentoClient, clients
-from .._conf.frames import EmptiedFrames
 from .._conf.options import Options
 from .._interrupts import is_raised_by_signal_handler
-from .._redaction import shown_name
+from .._redaction import EmptiedFrames, shown_name
 from .._store.log_limiter import LogLimiter
 from .aliases import names_by_options
 

@@ -19,10 +19,10 @@ from .._client.operation import Operation
 from .._client.responses import Outcome, outcome_of
 from .._client.tokens import TokenSource
 from .._conf.credentials import expiry_of
-from .._conf.frames import EmptiedFrames
 from .._http.messages import Response
 from .._http.transport import Transport
 from .._interrupts import is_raised_by_signal_handler
+from .._redaction import EmptiedFrames
 from .._store.envelope import Stored
 from .._store.keys import encode_key
 from ..cache import MomentoCache

@@ -27,10 +27,10 @@ from django_momento_http import cache as cache_module
 from django_momento_http._conf import credentials
 from django_momento_http._conf import django_settings as beside
 from django_momento_http._conf import options as conf
-from django_momento_http._conf.frames import EmptiedFrames
 from django_momento_http._conf.rules import RULES
 from django_momento_http._diagnostics import probe
 from django_momento_http._http import transport
+from django_momento_http._redaction import EmptiedFrames
 from django_momento_http._store.store import forget_endpoint
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import running_server
