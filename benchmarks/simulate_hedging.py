@@ -294,8 +294,10 @@ WORKLOADS = (("20 gets, one after the other", Reads.one_by_one), ("get_many of 1
 
 def table(seed: int, pages: int = 1000) -> Iterator[str]:
     """Yield, for each workload, what a page takes without and with hedging."""
+    yield "reads, plain and hedged, by how long answers take"
+    yield ""
     for name, page in WORKLOADS:
-        yield f"a page of {name}, by what answers take"
+        yield f"a page of {name}:"
         yield ""
         yield "| latency | plain: p50 ms | p95 | p99 | hedged: p50 | p95 | p99 | failed | extra |"
         yield "|---" + "|--:" * 8 + "|"
@@ -312,7 +314,7 @@ def table(seed: int, pages: int = 1000) -> Iterator[str]:
 
 def cold_table(seed: int, runs: int = 300) -> Iterator[str]:
     """Yield what the first page of a process takes."""
-    yield "the first page of a process, of 20 gets"
+    yield "the first page of a process, of 20 gets:"
     yield ""
     yield "| latency | plain: p95 ms | hedged: p95 ms | extra |"
     yield "|---|--:|--:|--:|"
@@ -332,6 +334,8 @@ def estimators_table(seed: int, pages: int = 300) -> Iterator[str]:
     """Yield what ways to find the threshold cost where all is well, and save where it is not."""
     healthy = [one for one in LATENCIES if one.is_healthy]
     troubled = [one for one in LATENCIES if one.name in ("5 % lost", "1 % come 400 ms late")]
+    yield "ways to find what is too long: extra requests, and a page's p95"
+    yield ""
     heads = [f"extra: {one.name}" for one in healthy]
     heads += [f"page p95 ms: {one.name}" for one in troubled]
     yield f"| threshold | {' | '.join(heads)} |"
