@@ -239,8 +239,8 @@ Written by `python benchmarks/measure_hedging.py`; do not edit.
 
 {tables}
 One thread reads pages for {seconds:g} s, one after the other; the server, on a loopback socket,
-answers after {LATENCY * 1000:g} ms. Plain (`HEDGE` off) and hedged run at the same time, each with a
-process and a server of its own. `found` is the share of the keys that were found, `extra` that of
+answers after {LATENCY * 1000:g} ms. Plain (`HEDGE` off) and hedged run at the same time, each with
+a process and a server of its own. `found` is the share of the keys that were found, `extra` that of
 the requests that hedging added. The first page of a process follows a `set_many` of its keys.
 
 - used by other programs meanwhile: {others:.2f} cores on average

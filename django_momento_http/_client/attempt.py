@@ -25,7 +25,7 @@ class Attempt(Request):
         tag: object,
         hedging: Hedging | None,
     ) -> None:
-        method, key, body, ttl, _, is_for_write = operation
+        method, key, body, ttl, _, is_for_write, _ = operation
         target = path + key if method != "PUT" else f"{path}{key}&ttl_seconds={ttl}"
         if is_for_write or method != "GET":
             hedging = None

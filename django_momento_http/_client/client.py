@@ -33,6 +33,8 @@ _ITEM_LIMIT = 5 * 1024 * 1024
 # The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
 # besides, so that it keeps the timeout in all.
 _WAITING = 0.95
+# After so many silences that are too long, what could wait is given up: a hedge had one for itself.
+_SILENCES = 2
 # An account's breaker counts no time: this only says when a probe that never reports is given up.
 _ACCOUNT_DEADLINE = 1.0
 
@@ -168,6 +170,9 @@ class MomentoClient:
 
     def attempt(self, operation: Operation, deadline: float, tag: object = None) -> Attempt:
         """Return the operation, ready to be admitted."""
+        if operation.can_wait:
+            silence = self._endpoint.silence.threshold
+            deadline = min(deadline, self.clock() + _SILENCES * silence)
         return Attempt(operation, self._path, deadline, self._request_timeout, tag, self._hedging)
 
     def admit(self, attempt: Attempt) -> MomentoError | None:

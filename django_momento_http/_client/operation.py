@@ -18,7 +18,8 @@ class Operation(NamedTuple):
     """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds.
 
     One that ``is_beside`` others, first in their list, gives them no more time to wait. A get that
-    is silent for too long is asked again, but one that ``is_for_write``: a write depends on it.
+    is silent for too long is asked again, but one that ``is_for_write``: a write depends on it. One
+    that ``can_wait`` is given up soon, as its answer is of no use yet.
     """
 
     method: str
@@ -27,6 +28,7 @@ class Operation(NamedTuple):
     ttl: int = 0
     is_beside: bool = False
     is_for_write: bool = False
+    can_wait: bool = False
 
     @classmethod
     def get(cls, key: str, *, is_for_write: bool = False) -> "Operation":

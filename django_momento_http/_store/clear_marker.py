@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from .._client.operation import Operation, Together
 from .._client.responses import Outcome
-from ..exceptions import MomentoError, StoredValueError
+from ..exceptions import MomentoError, StoredValueError, TimedOut
 from .error_policy import ErrorPolicy
 from .namespace import Namespace
 from .values import Values
@@ -40,9 +40,16 @@ class Marker:
         """Whether it must be read beside the next operation: ask once."""
         return self._age.is_due(self._max_age)
 
-    def looks(self, *, is_beside: bool = True) -> list[Operation]:
-        """Return what reads it."""
-        return [Operation("GET", key, is_beside=is_beside) for key in self._values.markers]
+    def looks(self, *, is_beside: bool = True, is_needed: bool = False) -> list[Operation]:
+        """Return what reads it.
+
+        Beside others, who need not wait long for it while the copy may still be trusted.
+        """
+        can_wait = is_beside and not is_needed and self._age.is_young(self._max_age)
+        return [
+            Operation("GET", key, is_beside=is_beside, can_wait=can_wait)
+            for key in self._values.markers
+        ]
 
     def now(self) -> tuple[float, float]:
         """Return both clocks, as they stand when it is asked for."""
@@ -54,7 +61,9 @@ class Marker:
         if found is not None or error is None:
             self._generation.learn(found, asked_at[0])
         if error is not None:
-            self._error_policy.log("reading the clear marker", error)
+            # Given up while the copy was young: nobody missed it.
+            if not (isinstance(error, TimedOut) and self._age.is_young(self._max_age)):
+                self._error_policy.log("reading the clear marker", error)
             if not isinstance(error, StoredValueError):
                 self._age.could_not_be_read(self._max_age)
                 return -1

@@ -95,7 +95,9 @@ class Gateway:
         *,
         is_due: bool,
     ) -> Outcomes:
-        looks = self._marker.looks() if is_due or clear is not None else []
+        looks = []
+        if is_due or clear is not None:
+            looks = self._marker.looks(is_needed=clear is not None)
         payments = [Operation("GET", debt.key, is_beside=True, is_for_write=True) for debt in debts]
         asked, asked_at = self._owed.moment(), self._marker.now()
         outcomes: list[Outcome] = [None] * (len(looks) + len(debts) + len(operations))

@@ -112,6 +112,11 @@ class MarkerAge:
             self._asked_at = now
             return True
 
+    def is_young(self, max_age: float) -> bool:
+        """Whether what was read may still be trusted."""
+        wall_age = self._wall_clock() - self._read_wall
+        return self._clock() - self._read_at < max_age and 0 <= wall_age < max_age
+
     def was_read(self, asked_at: float, asked_wall: float) -> None:
         """Take in that it was read, and when it was asked for."""
         with self._lock:

@@ -138,6 +138,54 @@ def test_the_marker_is_asked_again(hedged: Callable[..., Any], server: RunningSe
     assert time.monotonic() - began < 4.0
 
 
+def older_by(cache: Any, seconds: float) -> None:
+    """Let a cache's copy of the clear marker be older."""
+    age = cache._store._age
+    age._read_at -= seconds
+    age._read_wall -= seconds
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize("name", ["get", "get_many", "set"])
+@pytest.mark.parametrize("hedge", [True, False])
+def test_nobody_waits_for_a_marker_whose_copy_is_young(
+    hedged: Callable[..., Any],
+    server: RunningServer,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    is_async: bool,
+    hedge: bool,
+) -> None:
+    """A copy that is renewed early holds up no operation, and its loss is no trouble."""
+    cache = hedged(CLEAR_MAX_AGE=10, HEDGE=hedge)
+    cache.set_many({"k": 1, "other": 2})
+    [marker] = {one.key for one in server.requests if b"clear:" in one.key}
+    server.inject(Fault(delay=20.0, times=None, key=marker))
+    server.forget_requests()
+    older_by(cache, 9)
+    caplog.clear()
+    began = time.monotonic()
+    use, expected = READS.get(name) or (WRITES[name], None)
+    assert use(Awaited(cache) if is_async else cache) == expected
+    assert time.monotonic() - began < 4.0
+    assert cache.stats()["breaker"] == "closed"
+    assert caplog.records == []
+
+
+def test_who_needs_the_marker_waits_for_it(
+    hedged: Callable[..., Any], server: RunningServer
+) -> None:
+    """A copy beyond its age serves nothing before the marker was asked for."""
+    cache = hedged(CLEAR_MAX_AGE=10, HEDGE=False)
+    cache.set("k", 1)
+    [marker] = {one.key for one in server.requests if b"clear:" in one.key}
+    server.inject(Fault(delay=8 * SILENCE, key=marker))
+    older_by(cache, 11)
+    began = time.monotonic()
+    assert cache.get("k") == 1
+    assert time.monotonic() - began >= 8 * SILENCE
+
+
 def test_it_can_be_turned_off(hedged: Callable[..., Any], server: RunningServer) -> None:
     """With HEDGE False nothing is asked twice."""
     cache = hedged(HEDGE=False)
