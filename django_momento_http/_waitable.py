@@ -1,7 +1,7 @@
 """Waiting for something that happens once: in threads, and in tasks of any event loop.
 
-Nobody waits for ever, nor longer than a moment because whoever should have told was interrupted;
-tasks hold no thread while they wait. It knows nothing of what is waited for.
+Nobody waits for ever: where an interrupt has taken away who was to tell, waiters find out within a
+moment by themselves. Tasks hold no thread while they wait. It knows nothing of what is waited for.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 
 from ._interrupts import is_raised_by_signal_handler
 
-# Who waits looks again so often, whatever became of whoever should have told.
+# Seconds after which a waiter looks for itself, in case nobody tells it.
 _LOOK_AGAIN = 0.05
 # The same for a loop, whose tasks may be thousands: one timer looks for all of them.
 _LOOK_AGAIN_IN_LOOP = 0.2

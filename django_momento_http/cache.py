@@ -1,8 +1,8 @@
 """The cache backend that ``BACKEND`` names: Django's contract in Django's words.
 
-It knows keys, versions, timeouts and defaults. What each method does with the service is in
-``store``; here it is called once for threads and once for tasks, because before Django 6.1 the
-``a*`` methods of ``BaseCache`` bypass a backend's own.
+It knows keys, versions, timeouts and defaults. What each method does with the service is a plan of
+``Store``. Each stands here twice, for threads and for tasks, because before Django 6.1 the ``a*``
+methods of ``BaseCache`` do not call those that a backend overrides.
 """
 
 import sys

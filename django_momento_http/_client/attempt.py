@@ -30,7 +30,7 @@ class Attempt(Request):
         if is_for_write or method != "GET":
             hedging = None
         super().__init__(method, target, body, deadline, request_timeout, hedging)
-        # In Base64 on the wire.
+        # In Base64, four characters stand for three bytes.
         self.key_size = len(key) * 3 // 4
         self.tag = tag
         self.is_retry = False

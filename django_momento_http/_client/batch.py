@@ -13,15 +13,15 @@ from .client import MomentoClient
 from .operation import Asked, Operation
 from .responses import Outcome
 
-# Seconds of callers' code that are given back to those under way together: below, it costs more.
+# Seconds of callers' code are given back in portions of this: smaller ones would cost more.
 _LEAST_PAUSE = 0.001
 
 
 class Batch:
     """Operations under way at once; more may be added while the outcomes come.
 
-    Only what is waited for counts against deadlines: while a caller looks at outcomes, and while
-    an operation is made, they stand still, those of operations under way, too.
+    Only time spent waiting counts against deadlines. While a caller looks at outcomes, and while an
+    operation is made, all deadlines stand still.
     """
 
     def __init__(self, client: MomentoClient) -> None:
@@ -63,11 +63,11 @@ class Batch:
                     lists.close()
                 yield from self._drain()
         finally:
-            self._postpone = _nothing  # the other refers to this
+            self._postpone = _nothing  # or the two would keep each other
             self.waited += self._clock() - self._since
 
     def pause(self, seconds: float) -> None:
-        """Let all operations have so many seconds more: they went to code of the caller's."""
+        """Give all operations so many seconds more, which the caller's code took."""
         # Gathered until it is worth touching what is under way.
         self._owed += seconds
         if self._owed < _LEAST_PAUSE:

@@ -25,8 +25,8 @@ from ..exceptions import (
 BUDGET = 2.8  # may be lost: what a page pays, once; under 3, as timeouts come a little early
 REFUND = 0.25  # a success gives back; with 0.2, one in 20 timing out opens it too often
 LEAST_LOSS = 0.25  # an instant failure costs: many of them open it, one 503 in five does not
-ALLOWANCE = 1.0  # left after a successful probe: more, and a half-dead service costs more pages
-PROBE_PATIENCE = 2.0  # until a probe that never reports is given up
+ALLOWANCE = 1.0  # left after a successful probe; with more, a half-dead service slows more pages
+PROBE_TIMEOUT = 2.0  # until a probe that never reports is given up
 # ... in seconds ...
 LASTING = 0.5  # that instant failures must last to open it: a restart of the service does not
 FIRST_PAUSE = 1.5  # it stays open; twice that after each failed probe
@@ -54,7 +54,7 @@ class Condition:
     """All that a breaker knows, replaced as a whole: no interrupt leaves half of it behind."""
 
     permit: int | None = 0  # everybody's while closed, None otherwise
-    is_unimpaired: bool = True  # a success changes nothing
+    is_unimpaired: bool = True  # nothing is lost, no limit met: a success has nothing to give back
     epoch: int = 0
     is_probing: bool = False
     until: float = 0.0  # open: the time of the probe; half-open: when the probe is given up
@@ -151,8 +151,8 @@ class Breaker:
         """Take the result of an admitted operation and the seconds that it took.
 
         ``concurrency`` is how many requests of a call were under way: each is charged its share of
-        the seconds, because the caller waits for all of them together. What had little time and
-        failed when that was up ``is_late``: it lost that time, and no more.
+        the seconds, because the caller waits for all of them together. An operation that had little
+        time left and failed when that was up ``is_late``: it is charged that time, and no more.
         """
         if error is None and self.condition.is_unimpaired:
             return
@@ -177,7 +177,7 @@ class Breaker:
         now = self._clock()
         if condition.permit is not None or now < condition.until:
             return condition  # another thread was faster
-        until = now + PROBE_PATIENCE * self._deadline
+        until = now + PROBE_TIMEOUT * self._deadline
         return replace(condition, is_probing=True, until=until, epoch=condition.epoch + 1)
 
     def _judge(
@@ -192,7 +192,7 @@ class Breaker:
                 # No request can succeed until a setting is corrected.
                 after = self._open(condition, error)
             case CircuitOpen() | BadRequest(status=0):
-                # Not sent: if it was the probe, the next caller's is.
+                # Not sent: if it was the probe, the next caller sends one.
                 after = replace(condition, until=self._clock())
             case MomentoError(transient=True):
                 after = self._fail(condition, error, spent)

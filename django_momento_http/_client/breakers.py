@@ -14,7 +14,7 @@ logger = logging.getLogger("django_momento_http")
 
 # Trouble with this account or cache; the service itself is well.
 _ACCOUNT_ERRORS = (AccessDenied, CacheNotFound, RateLimited)
-# Nothing was sent for want of a connection or of time: our own shortage, whoever else is well.
+# Kinds of what was not sent for want of a connection or of time: our own shortage.
 OUR_SHORTAGE = frozenset({"no_time", "pool_timeout"})
 _UNKNOWN = CircuitOpen()
 # After an answer 429 an account is given so many seconds without requests that could wait.
@@ -52,7 +52,7 @@ class Breakers:
 
     def admit(self) -> Permits | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
-        # As each breaker's admit does while it is closed: this is on the way of every operation.
+        # What each breaker's admit() does while it is closed, without a call: all operations pass.
         account, service = self._account.condition.permit, self._service.condition.permit
         if account is not None and service is not None:
             return account, service
@@ -64,7 +64,7 @@ class Breakers:
             return self._refuse_for_the_account()
         service = self._service.admit()
         if service is None:
-            if account != self._account.permit:  # a probe, which is the next caller's then
+            if account != self._account.permit:  # a probe, which the next caller sends
                 self._account.record(account, _UNKNOWN, 0.0)
             return CircuitOpen("not attempted after trouble with the service")
         return account, service
@@ -91,7 +91,7 @@ class Breakers:
             self._account.record(permits[0], error, elapsed)
             self._service.record(permits[1], None, elapsed)
         else:
-            # No answer says nothing of the account.
+            # Where no answer came, nothing is known of the account.
             of_account = _UNKNOWN if error.transient else error
             self._account.record(permits[0], of_account, elapsed)
             self._service.record(

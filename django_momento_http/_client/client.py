@@ -27,11 +27,11 @@ from .tokens import TokenSource
 if TYPE_CHECKING:
     from .._http.multiplexer import Multiplexer
 
-# "5 MB" with its key (service-facts, Limits), in the larger of its two readings: what the service
+# "5 MB" with its key (Momento's limits page), in the larger of its two readings: what the service
 # takes is never refused here, and what it refuses is a 400.
 _ITEM_LIMIT = 5 * 1024 * 1024
-# The share of REQUEST_TIMEOUT that may be spent waiting: the rest is for what an operation does
-# besides, so that it keeps the timeout in all.
+# The share of REQUEST_TIMEOUT that an operation may wait for the service. The rest is for its own
+# code, so that both together keep the timeout.
 _WAITING = 0.95
 # After so many silences that are too long, what could wait is given up: a hedge had one for itself.
 _SILENCES = 2
@@ -140,7 +140,7 @@ class MomentoClient:
         return self._breakers.may_send_extra
 
     def owes(self, ledger: Owing) -> None:
-        """Take in whose ``count`` says how many writes it owes."""
+        """Remember a ledger: its ``count`` says how many writes this client owes."""
         self._ledgers[ledger] = None
 
     def paid(self) -> None:
@@ -224,7 +224,7 @@ class MomentoClient:
             if attempt.hedges is None:
                 self._breakers.record(attempt.permits, None, 0.0)
             else:
-                # What a second request may have won says nothing of the service.
+                # An answer that a second request may have won says nothing of the service.
                 self._settle_hedges(attempt, attempt.hedges, received)
             return outcome
         return self._settle_error(attempt, outcome, concurrency)
@@ -260,9 +260,9 @@ class MomentoClient:
 
     def _charge(self, attempt: Attempt, error: MomentoError, now: float, concurrency: int) -> None:
         """Tell the breakers of an error, and of the time that the service took to make it."""
-        # It had no request yet while we waited for a connection ...
+        # The service had no request yet while this waited for a connection ...
         began = max(attempt.started, attempt.began)
-        # ... and what takes longer than the timeout is a process that was frozen.
+        # ... and more than the timeout is lost only where this process was frozen.
         lost = min(now - began, self._request_timeout)
         was_cut_short = (
             error.transient and now >= attempt.deadline and lost < self._request_timeout / 2

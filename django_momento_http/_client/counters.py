@@ -11,7 +11,7 @@ from .._interrupts import is_raised_by_signal_handler
 
 T = TypeVar("T")
 
-# One operation is billed per started KiB of item moved (service-facts, Limits).
+# One operation is billed per started KiB of item moved (Momento's limits page).
 _BILLED_BYTES = 1024
 # So many notes are added up at once, under the lock, which costs more than ten of them.
 _MOST_NOTES = 512
@@ -30,7 +30,7 @@ class Tally:
     def total(self) -> int:
         """How often ``add`` was called."""
         with self._lock:
-            # Which calls it, too. No interrupt comes between the two lines.
+            # Reading calls it, too. No interrupt comes between the two lines.
             reads = self._reads = self._reads + 1
             return self.add() - reads + 1
 

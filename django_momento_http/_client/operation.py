@@ -17,9 +17,9 @@ T = TypeVar("T")
 class Operation(NamedTuple):
     """One get, set or delete; ``key`` as it stands on the wire, ``ttl`` in whole seconds.
 
-    One that ``is_beside`` others, first in their list, gives them no more time to wait. A get that
-    is silent for too long is asked again, but one that ``is_for_write``: a write depends on it. One
-    that ``can_wait`` is given up soon, as its answer is of no use yet.
+    One that ``is_beside`` others stands first in their list, and adds nothing to their time. A get
+    that is silent for too long is asked again, unless it ``is_for_write``: a write depends on it.
+    One that ``can_wait`` is given up soon, as its answer is of no use yet.
     """
 
     method: str

@@ -1,6 +1,6 @@
 """The token that requests carry: a constant, or asked for again when the service refuses it.
 
-What waits for a token holds none: whoever is interrupted there leaves none in its frames.
+Code that waits for a token holds none, so that an interrupt leaves none in its frames.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class TokenSource:
     def __init__(self, token: str | Callable[[], str]) -> None:
         self.known = token if isinstance(token, str) else ""  # none yet
         self._callable = None if isinstance(token, str) else token
-        # By the token that they replace, so that none began before that was refused.
+        # By the token to be replaced: nobody shares a call that began before that was refused.
         self._flights: dict[str, SingleFlight[str]] = {}
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ class TokenSource:
         return self.known
 
     def renew(self, refused: Request, timeout: float) -> bool:
-        """Have another token than the one that a request was refused with; False: there is none.
+        """Get another token than the one that a request was refused with; False: there is none.
 
         AccessDenied when the callable gives none in ``timeout`` seconds.
         """

@@ -127,7 +127,7 @@ class Connection(Stream):
             else:
                 raise TimedOut(LATE)  # noqa: TRY301 - named below, like the others
             if content is None:
-                self._parser = ResponseParser()  # this one may be left in the middle of an answer
+                self._parser = ResponseParser()  # the old one may stay in the middle of an answer
                 content = yield from self._receive_rest(parser, size)
             if self._session is None and self._route.tls is not None:
                 self._remember(self._sock.session)
@@ -139,7 +139,7 @@ class Connection(Stream):
             self.reusable = parser.keep_alive and is_whole
             return Response(parser.status, parser.headers, content)
         try:
-            raise error  # outside the except block: what is below may hold what nobody should read
+            raise error  # outside the except block: the error below may show what nobody may see
         finally:
             del error  # or the frame and its error would keep each other, and the connection
 
@@ -161,7 +161,7 @@ class Connection(Stream):
                 yield from self._start_tls(self._route.tls, self._route.host, self._session)
                 note("tls")
                 if not self._sock.session_reused:
-                    # The server no longer knows the old one: keep the new.
+                    # The server has forgotten the old session: keep the new one.
                     self._session = None
             self.until = float("inf")
             return
@@ -291,7 +291,7 @@ class Connection(Stream):
             parser.parts.clear()
             parser.feed(data)
             body += b"".join(parser.parts)
-            # The framing of chunks may cost as much as they hold and a head besides, no more.
+            # Framing may take as many bytes as the chunks hold, and a head besides, no more.
             if parser.received > BODY_LIMIT or framed > 2 * parser.received + HEAD_LIMIT:
                 raise TransportError("the answer is larger than an item can be", kind="unusable")
         return body
@@ -301,7 +301,7 @@ class Connection(Stream):
             raise TransportError("the answer is larger than an item can be", kind="unusable")
         if parser.complete:
             return b"".join(parser.parts)
-        # The rest goes from the socket to where it stays, without the parser: its end is known.
+        # The length is known, so the rest is read into its place, past the parser.
         body = bytearray(length)
         view = memoryview(body)
         filled = 0
@@ -319,7 +319,7 @@ def _broken(error: Exception) -> MomentoError:
         return error
     if not isinstance(error, OSError | HttpParserError | HttpParserUpgrade | ValueError):
         return TransportError(f"unexpected {type(error).__name__}", kind="internal")
-    # Subclasses of SSLError say that the peer left, itself that TLS went wrong.
+    # A subclass of SSLError says that the peer left, SSLError itself that TLS went wrong.
     kind = "tls" if type(error) is ssl.SSLError else "connection"
     return TransportError(f"the connection broke ({type(error).__name__})", kind=kind)
 

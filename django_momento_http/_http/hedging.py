@@ -32,9 +32,9 @@ class Silence:
     """How long an answer of one endpoint may be silent before it is asked for again.
 
     A silence is time without a byte on an open connection: from the request written to the first
-    byte of its answer, and between pieces of it. Of each answer that won its longest is taken; what
-    never came has no length, and would only teach patience. Safe under threads and in signal
-    handlers: two that record at once lose one of the two.
+    byte of its answer, and between pieces of it. The longest of each answer that won is recorded;
+    an answer that never came has none, and would only raise the threshold. Safe under threads and
+    in signal handlers: of two that record at once, one is lost.
     """
 
     __slots__ = ("_count", "_next", "_seconds", "threshold")
@@ -88,7 +88,7 @@ class Hedging:
         self._may_send_extra = may_send_extra
 
     def due_at(self, heard_at: float, requests: int) -> float:
-        """Return when to ask again, last heard of then, after so many requests; inf: never."""
+        """Return when to ask again, after so many requests, last heard of then; inf: never."""
         return heard_at + self.silence.threshold if requests < MOST_REQUESTS else float("inf")
 
     def may_ask(self) -> bool:

@@ -15,8 +15,8 @@ from .hedging import Hedging
 
 Body = bytes | bytearray
 
-# An item is at most 5 MB with its key (service-facts, Limits); a little more, so that a limit that
-# counts otherwise does not turn a stored value into an error.
+# An item is at most 5 MB with its key (Momento's limits page); a little more, so that a limit that
+# is counted otherwise turns no stored value into an error.
 BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
 ERROR_BODY_LIMIT = 1024
 HEAD_LIMIT = 64 * 1024
@@ -32,8 +32,9 @@ class Request:
     ``deadline`` ends it in any case; ``request_timeout`` is how many seconds it may take once it
     has a connection. ``fresh`` asks for a connection that was not used before.
 
-    The transport says when: ``queued`` it had to wait for a connection, 0.0 if it had not to, and
-    ``began`` it had one, 0.0 if it got none. Only what came then was time of the service's.
+    The transport notes when the request began to wait for a connection (``queued``, 0.0 if it had
+    not to) and when it had one (``began``, 0.0 if it got none). Only the time since then is the
+    service's.
 
     With ``hedging`` it is asked for again when its answer is silent for too long; ``hedges`` is
     what came of that. It was sent ``resends`` times before, after a failure.
@@ -97,7 +98,7 @@ class Request:
         ).encode("latin-1")
 
     def judge(self, error: MomentoError, now: float) -> MomentoError:
-        """Return the error, named for what it is where time ran out that a connection had cost."""
+        """Return the error, or another where waiting for a connection has used up the time."""
         # It waited for a connection longer than it had left for the service.
         if self.queued and now >= self.deadline <= 2 * self.began - self.queued:
             return TimedOut("a connection came too late", kind="pool_timeout")
@@ -122,7 +123,7 @@ Result = Response | MomentoError
 
 
 class Hedges:
-    """What else a GET was asked with; ``lost`` are whole answers that did not count."""
+    """The further requests of one GET; ``lost`` are whole answers that did not count."""
 
     __slots__ = ("count", "has_won", "lost")
 
@@ -194,7 +195,7 @@ class ResponseParser:
                 if status >= 200:
                     self.status, self.keep_alive = status, keep_alive
                     for name, value in fields.items():
-                        # The first of two counts: a later "chunked" hides no coding.
+                        # The first of two counts: no later "chunked" hides a coding.
                         self.headers.setdefault(name.lower(), value)
                     if status == 204 and self.headers.keys() & _FRAMING and self.length != 0:
                         # The body that it announces would be taken for the next answer.

@@ -45,9 +45,9 @@ class Multiplexer(Exchanges):
         self._ready = self._reserve.connections
         self._deferred: Request | None = None
         self._done: list[tuple[Request, Result]] = []
-        self._has_failed = False  # something in there
-        self._now = clock()  # when it was last waited for sockets
-        # They have lost a race, and are closed when all that came with the winner was read.
+        self._has_failed = False  # one of those
+        self._now = clock()  # when sockets were last waited for
+        # Losers of races; they are closed when all that came with the winner has been read.
         self._beaten: list[Exchange] = []
         # The caller's code took long: what is under way goes first.
         self._is_behind = False
@@ -79,9 +79,9 @@ class Multiplexer(Exchanges):
         self._watch(silent, READ)
 
     def postpone(self, seconds: float) -> None:
-        """Take these seconds as not passed for all that is under way: the caller's code had them.
+        """Give all that is under way so many seconds more, which the caller's code took.
 
-        May be called within ``next_call``, too.
+        May be called within ``next_request``, too.
         """
         requests = {request for request, _ in self._done}
         for exchange in self._exchanges:
@@ -96,7 +96,7 @@ class Multiplexer(Exchanges):
         self._is_behind = True
 
     def _fill(self) -> None:
-        """Put more under way, as long as nothing has failed: that is handed on first."""
+        """Put more under way, as long as nothing has failed: a failure is handed on first."""
         is_first = True
         while (
             not self._has_failed
@@ -164,7 +164,7 @@ class Multiplexer(Exchanges):
         self._done.append((request, request.judge(error.with_traceback(None), self._clock())))
 
     def _connection(self, request: Request) -> Connection | None:
-        """Return a connection for this request; None when others wait for one and we need not."""
+        """Return a connection for this request; None when others wait and this can wait, too."""
         connection = self._pool.take_now(request.fresh)
         if connection is None and len(self._exchanges) == 1 and not self._done:
             request.queued = request.queued or self._clock()
@@ -199,7 +199,7 @@ class Multiplexer(Exchanges):
         self._beaten.clear()
 
     def _take(self, ready: list[tuple[int, int]]) -> None:
-        """Read what has come; of all answers that came together one teaches what silence is."""
+        """Read what has come; of answers that came together, one is recorded as a silence."""
         now = self._now = self._clock()
         if not ready:
             return

@@ -24,9 +24,9 @@ T = TypeVar("T")
 _IDLE_SECONDS = 55.0
 # A connection that was used this many seconds ago is likely to be alive at both ends.
 _WARM_SECONDS = 1.0
-# Who waits looks again so often, also when whoever should have woken it was interrupted.
+# Seconds after which a waiter looks for itself: who should have woken it may be interrupted.
 _LOOK_AGAIN = 0.05
-# How long who has left without a word, interrupted twice, stays in line.
+# Seconds past its deadline for which a waiter stays in line that two interrupts kept there.
 _GONE_AFTER = 1.0
 
 
@@ -56,8 +56,8 @@ class _Waiter:
 class Pool:
     """Keep-alive connections, the last used first; safe under threads and in signal handlers.
 
-    To give a connection back is ``put_back``, whatever state it is in, then ``tidy``. The first is
-    a method of C code, so that nothing can come between a user's ``finally`` and the end of it.
+    A connection is given back by ``put_back``, whatever state it is in, and then ``tidy``. The
+    first is a method of C code, so that nothing comes between a user's ``finally`` and its end.
     """
 
     def __init__(
@@ -291,9 +291,9 @@ class Pool:
     def _next(self) -> _Waiter | None:
         """Return whose turn it is.
 
-        The first has waited longest. But who has less than half of its time left comes after all
-        others, because it may not get its answer in time: else those who are too late would leave
-        none in time.
+        The first has waited longest. But one that has less than half of its time left comes after
+        all others: its answer may come too late, and if such waiters came first, the others would
+        be too late as well.
         """
         now = self._clock()
         last = None
@@ -314,7 +314,7 @@ class Pool:
             self._hand_over()
 
     def _take_back(self, waiter: _Waiter) -> None:
-        """Make idle what it was given besides, by others at the same moment."""
+        """Make idle what others gave it at the same moment, beyond the first."""
         try:
             while waiter.given:
                 self.put_back(waiter.given.pop())

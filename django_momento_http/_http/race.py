@@ -15,9 +15,9 @@ NEVER = float("inf")
 
 
 class Exchange:
-    """A request on its connection; ``is_taken`` while that is the exchange's to give back.
+    """A request on its connection; ``is_taken`` while it must give that back.
 
-    It is asked again when it is ``due_at``, and was last ``heard_at``.
+    Its peer was last ``heard_at``; if it stays silent, it is asked again at ``due_at``.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Exchange:
         return self.due_at if self.race is None else self.race.exchanges[0].due_at
 
     def wait(self, now: float) -> None:
-        """Be patient from now on."""
+        """Let its silence begin now."""
         if self.race is not None:
             self.race.wait(now)
         elif self.request.hedging is not None:
@@ -131,7 +131,7 @@ class Race:
         self.wait(now)
 
     def wait(self, now: float) -> None:
-        """Be patient from now on; one that is still connecting has not yet asked."""
+        """Let the silence of all begin now; one that is still connecting has not yet asked."""
         first = self.exchanges[0]
         for each in self.exchanges:
             each.due_at = NEVER
@@ -142,7 +142,7 @@ class Race:
             first.due_at = hedging.due_at(now, first.request.requests)
 
     def is_ended_by(self, exchange: Exchange, result: Result, now: float) -> bool:
-        """Whether what one of them ended with is what the request ends with."""
+        """Whether the result of one of them is the result of the request."""
         self.exchanges.remove(exchange)
         hedges = exchange.request.hedges
         counts = is_decisive(result)
@@ -161,7 +161,7 @@ class Race:
 
 
 def is_decisive(result: Result) -> bool:
-    """Whether this counts though others are still awaited."""
+    """Whether this counts even while others are awaited."""
     return isinstance(result, Response) and result.status in DECISIVE
 
 

@@ -1,4 +1,4 @@
-"""A host's addresses, best first, without anybody waiting for the resolver in here."""
+"""A host's addresses, best first; nobody waits here for the system's resolver."""
 
 import ipaddress
 import socket
@@ -15,7 +15,7 @@ from .stream import Address
 _KEEP_SECONDS = 5.0
 # ... also where that fails.
 _KEEP_FAILURE_SECONDS = 1.0
-# For so long an address that failed is tried after all others.
+# Seconds for which an address that failed is tried after all others.
 _AVOID_SECONDS = 30.0
 
 

@@ -159,7 +159,7 @@ class Stream:
         except (BlockingIOError, ssl.SSLError, BrokenPipeError, ConnectionResetError) as error:
             if is_raised_by_signal_handler(error):
                 raise
-            return False  # whoever sends the rest sees why
+            return False  # sending the rest meets the same error, and reports it
         if sent == len(self._unsent):
             self._unsent = b""
             return True
@@ -167,7 +167,7 @@ class Stream:
         return False
 
     def _try_receive(self) -> bytes:
-        """Return what has come; whoever reads on sees why it is nothing."""
+        """Return what has come; if it is nothing, the next read says why."""
         try:
             data: bytes = self._sock.recv(_READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -200,7 +200,7 @@ class Stream:
         try:
             data = self._sock.recv(_READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return True  # under TLS, it was none of the peer's own words
+            return True  # under TLS: what came was for TLS, and nothing for us
         return bool(data) and not is_answered(data)
 
     def _take(self, receive: Callable[[A], T], wanted: A) -> IOSteps[T]:

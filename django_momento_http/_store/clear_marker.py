@@ -23,7 +23,7 @@ class Marker:
         namespace: Namespace,
         max_age: float,
         values: Values,
-        on_error: ErrorPolicy,
+        error_policy: ErrorPolicy,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -32,7 +32,7 @@ class Marker:
         self._age = values.age
         self._max_age = max_age
         self._values = values
-        self._error_policy = on_error
+        self._error_policy = error_policy
         self._clock = clock
         self._wall_clock = wall_clock
 

@@ -1,4 +1,4 @@
-"""What tells one store from another, and what follows from that: keys, envelope, lifetimes.
+"""How one store is configured, and what follows from that: marker keys, envelope, lifetimes.
 
 It knows settings and the stored format, and asks nobody.
 """

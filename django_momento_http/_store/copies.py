@@ -213,7 +213,7 @@ class Copies:
         except Exception as error:
             if is_raised_by_signal_handler(error):
                 raise
-            # What is wrong with it, whoever asks the service for the key is told.
+            # Whoever then reads the key from the service is told what is wrong with it.
             return MISSING
         copy.is_used = True
         tally.add()
@@ -227,7 +227,7 @@ class Copies:
 
     @property
     def epoch(self) -> int:
-        """What says which values are served: ask before it is asked of one whether it is."""
+        """A number for which values are served: read it before a value is judged."""
         return self._generation.epoch
 
     def keep(

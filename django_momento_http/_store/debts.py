@@ -1,9 +1,9 @@
 """Debts, and where they stand: the queues of one namespace, and all of those of a process.
 
-A debt is owed while it stands in a queue, and all else is told from the queues, so that no
-interrupt leaves two accounts that differ. What puts it there and takes it out calls nothing between
-its first step and its last: CPython lets signal handlers in after calls alone. It knows nothing of
-how debts come and go.
+A debt is owed while it stands in a queue, and everything else is found from the queues, so that no
+interrupt leaves two accounts that differ. The code that puts it there or takes it out calls nothing
+between its first step and its last: CPython runs signal handlers only after calls. It knows nothing
+of how debts come and go.
 """
 
 import threading

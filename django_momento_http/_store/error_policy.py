@@ -17,7 +17,7 @@ from .namespace import Namespace
 
 logger = logging.getLogger("django_momento_http")
 
-# What waiting does not mend.
+# These last until somebody corrects a setting or a value.
 _LOUD = (AccessDenied, BadRequest, CacheNotFound)
 
 

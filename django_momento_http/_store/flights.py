@@ -19,7 +19,7 @@ from .._waitable import Waitable
 D = TypeVar("D")  # what is made, before it is stored
 T = TypeVar("T")  # what came of it, for all who wait
 
-# Of so many keys it is known that they were made a moment ago.
+# How many keys are remembered as made a moment ago.
 _REMEMBERED = 256
 
 

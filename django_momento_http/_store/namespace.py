@@ -25,7 +25,7 @@ _SET_BACK = 1000
 
 
 class NamespaceKey(NamedTuple):
-    """What tells one namespace from another."""
+    """The parts that name a namespace."""
 
     endpoint: str
     location: str

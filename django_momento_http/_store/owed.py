@@ -3,8 +3,8 @@
 A ``set`` or ``delete`` that was not answered leaves an older value behind that is valid and signed:
 a session that was logged out, a permission that was revoked. So it is *owed*: until it is paid, a
 value of its key that was made before it counts as absent. It is paid by a look and, where an older
-value is found, its removal; another process's newer value stays. It sends nothing, and logs through
-whom it is given.
+value is found, its removal; another process's newer value stays. It sends nothing, and logs
+through a function that it is given.
 """
 
 import logging
@@ -72,7 +72,7 @@ class Owed(Queues):
     # Ending
 
     def end(self, key: str, asked: Moment) -> None:
-        """Take in that, asked for then, no older value was there."""
+        """Take in that a look which began then found no older value."""
         self._end((debt for debt in self.all_of(key) if debt.number < asked.number), asked.clock)
 
     def end_all(self, asked: Moment) -> None:

@@ -73,7 +73,7 @@ class Dues:
                     self._credit_of_sets -= 1
 
     def may_remove(self, debt: Debt, asked: Moment) -> bool:
-        """Say whether what was found then is still to be removed, and note that it is now."""
+        """Say whether what was found then is still to be removed, and note that this begins."""
         with self._lock:
             is_owed = self._queues.at(debt.payer, debt.kind, debt.key) is debt
             if not is_owed or debt.number > asked.number:

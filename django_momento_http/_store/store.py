@@ -1,7 +1,7 @@
 """What each cache method does with get, set and delete, as plans; values in, values out.
 
-Each method is a generator for a ``Runner``. It knows stored values, generations and lifetimes, what
-ON_ERROR asks for, and nothing of versions, defaults or how requests travel.
+Each method is a coroutine that a ``Runner`` drives. It knows stored values, generations, lifetimes
+and what ON_ERROR asks for, and nothing of versions, defaults or how requests travel.
 """
 
 import os

@@ -37,7 +37,7 @@ class Writer:
         namespace: Namespace,
         gateway: Gateway,
         values: Values,
-        on_error: ErrorPolicy,
+        error_policy: ErrorPolicy,
         near: Near | None,
         seconds: Callable[[int], float],
     ) -> None:
@@ -45,7 +45,7 @@ class Writer:
         self._barrier = namespace.barrier
         self._gateway = gateway
         self._values = values
-        self._error_policy = on_error
+        self._error_policy = error_policy
         self._near = near
         self._seconds = seconds  # that so many operations may wait
 
