@@ -97,7 +97,7 @@ class Stream:
     def close(self) -> None:
         """Close the socket; interrupted, it can be done again."""
         if self._sock is not None:
-            self._sock.close()
+            _close(self._sock)
         self._sock = None
         self._pending = _nothing
         self._unsent = b""
@@ -105,7 +105,7 @@ class Stream:
     def _connect(self, address: Address) -> IOSteps[str]:
         """Connect and return nothing, or why that failed."""
         try:
-            sock = self._sock = socket.socket(address[0], socket.SOCK_STREAM)
+            sock = self._sock = _new_socket(address[0])
             self._poll, self._awaited = new_poll(), 0
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,7 +134,7 @@ class Stream:
                 session=session,
             )
         except BaseException as error:
-            _disown(self._sock, error)
+            _close_half_made(self._sock, error)
             raise
         while True:
             try:
@@ -225,17 +225,54 @@ def _reason(code: int | None) -> str:
     return errno.errorcode.get(code, str(code)) if code else ""
 
 
-def _disown(sock: socket.socket, error: BaseException) -> None:
-    """Let go of the descriptor where a socket half made has it too.
+def _new_socket(family: socket.AddressFamily) -> socket.socket:
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except BaseException as error:
+        _close_half_made(None, error)
+        raise
 
-    Closed twice, its number could be another connection's by then.
+
+def _close(sock: Any) -> None:
+    """Close a socket in one step of C code, unless it is a green one."""
+    if isinstance(sock, socket.SocketType):
+        socket.SocketType.close(sock)
+    else:
+        sock.close()
+
+
+def _close_half_made(sock: Any, error: BaseException) -> None:
+    """Close the sockets that an interrupt has left half made, of which ``sock`` may be one's start.
+
+    Left to their finalizers, Python makes a warning of each, and whatever a signal handler raises
+    meanwhile is lost without a word.
     """
-    number = sock.fileno()
+    closed: set[int] = set()
+    for value in _left_behind(error):
+        if not isinstance(value, socket.SocketType):
+            if isinstance(value, ssl.SSLSocket) and sock is not None:  # a green one
+                _detach_twin(sock, value)
+        elif value.fileno() in closed:
+            # Closed twice, its number could be another connection's by then.
+            value.detach()
+        else:
+            closed.add(value.fileno())
+            _close(value)
+
+
+def _detach_twin(sock: Any, other: Any) -> None:
+    if sock.fileno() == other.fileno() != -1:
+        sock.detach()
+
+
+def _left_behind(error: BaseException) -> list[Any]:
+    """Return the variables of the libraries' frames; others' are none of ours to close."""
+    libraries = {socket.socket.__module__, ssl.SSLSocket.__module__}
+    found: list[Any] = []
     # Not the frame that caught the error: to read its variables makes it keep the error.
     traceback = error.__traceback__ and error.__traceback__.tb_next
     while traceback is not None:
-        for value in traceback.tb_frame.f_locals.values():
-            if isinstance(value, ssl.SSLSocket) and value.fileno() == number != -1:
-                sock.detach()
-                return
+        if traceback.tb_frame.f_globals.get("__name__") in libraries:
+            found.extend(traceback.tb_frame.f_locals.values())
         traceback = traceback.tb_next
+    return found

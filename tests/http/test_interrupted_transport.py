@@ -3,10 +3,12 @@
 The places where it may strike are gone through, and some random moments besides.
 """
 
+import gc
 import itertools
 import signal
 import threading
 import time
+import warnings
 from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from django_momento_http._http.transport import Transport
 from django_momento_http.exceptions import MomentoError
 from tests.support import canary
 from tests.support.interrupting import (
+    at_every_line,
     at_every_place,
     at_random,
     forget_the_interrupted,
@@ -245,6 +248,17 @@ KEPT = {"many left", "waiting"}
 
 
 @contextmanager
+def quick_collector() -> Iterator[None]:
+    """Let the collector look only at what is made from now on."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def played(scene: Scene, tmp_path: Path, connections: int = 2) -> Iterator[Transport]:
     with ExitStack() as stack:
         tls = server_context() if scene.is_tls else None
@@ -302,6 +316,27 @@ def test_its_class_makes_no_difference(
         for error in at_every_place(lambda: scene.operation(transport), kind, STEP):
             del error
             assert lost(transport.pool) == 0
+        scene.operation(transport)
+
+
+@pytest.mark.parametrize("name", ["cold", "tls cold"])
+def test_no_socket_is_left_to_its_finalizer(name: str, tmp_path: Path) -> None:
+    """Wherever the library's own making of a socket is interrupted, what there is of it is closed.
+
+    A finalizer would say so in a warning; what a signal handler raises meanwhile is lost.
+    """
+    scene = SCENES[name]
+    with played(scene, tmp_path) as transport, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = 0
+        with quick_collector():
+            for error in at_every_line(lambda: scene.operation(transport), "socket", "ssl"):
+                del error
+                gc.collect()
+                count += 1
+                assert [str(each.message) for each in caught] == []
+                assert lost(transport.pool) == 0
+        assert count > 5
         scene.operation(transport)
 
 

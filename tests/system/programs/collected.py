@@ -18,6 +18,7 @@ from .common import say, set_up
 
 CALLS: dict[str, Callable[[Any], object]] = {
     "get": lambda cache: cache.get("k0"),
+    "get by a new connection": lambda cache: cache.get("k0") if forget(cache) else None,
     "set": lambda cache: cache.set("k0", 0),
     "get_many": lambda cache: cache.get_many(["k0", "k1", "k2"]),
     "set_many": lambda cache: cache.set_many({"k0": 0, "k1": 1}),
@@ -27,6 +28,14 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "delete": lambda cache: cache.delete("k3"),
     "clear": lambda cache: cache.clear(),
 }
+
+
+def forget(cache: Any) -> bool:
+    """Let the next connection be a new one."""
+    pool = cache._store._client._endpoint.transport.pool
+    while pool._idle:
+        pool.tidy(pool._idle[-1], reusable=False)
+    return True
 
 
 def run_by_the_collector() -> set[str]:
