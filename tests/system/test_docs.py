@@ -445,6 +445,20 @@ def test_the_example_of_logging(code: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"[\d-]+ [\d:,]+ INFO \d+ all is well again", end)
 
 
+@holds("failures: import gc")
+def test_the_advice_for_celery(code: str, tmp_path: Path) -> None:
+    """It lets the collector run where a process of a worker begins; Celery's test follows it."""
+    pytest.importorskip("celery")
+    told = (
+        f"{code}\nphases = []\ngc.disable()\n"
+        "gc.callbacks.append(lambda phase, info: phases.append((phase, info['generation'])))\n"
+        "worker_process_init.send(None)\nprint(phases)\n"
+    )
+    done = in_folder(tmp_path, "-c", told)
+    assert done.stdout == "[('start', 2), ('stop', 2)]\n", done.stderr
+    assert '"failures: import gc"' in (ROOT / "tests/integrations/test_celery.py").read_text()
+
+
 @holds("deployment: from gevent import monkey")
 def test_the_configuration_for_gevent(code: str, tmp_path: Path) -> None:
     """It patches what the site is about to import, and asks gunicorn for what the page is about."""
