@@ -5,33 +5,29 @@ It knows keys, versions, timeouts and defaults. What each method does with the s
 methods of ``BaseCache`` do not call those that a backend overrides.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, InvalidCacheKey
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ._conf.django_settings import read_beside, signing_keys
-from ._conf.options import improper, read_options
+from ._backend import StoreBackend
 from ._get_or_set import LOADED_IN_LOOP, Call, InLoop, InThread, in_thread, make
-from ._interrupts import is_raised_by_signal_handler
 from ._process import known_pid, remember_pid
-from ._redaction import EmptiedFrames, empty_frames
-from ._store.config import StoreConfig
+from ._redaction import EmptiedFrames
 from ._store.copies import MISSING
 from ._store.keys import LONGEST_PLAIN, UncopiedKey, encode_key, encode_plain_key
 from ._store.making import Look
-from ._store.store import Store, shared_store
+from ._store.store import Store
 
 # Keys that Django's sessions make: a copy of one would lose what another process put into it, and
 # outlive a logout.
 _SESSIONS = "django.contrib.sessions."
 
 
-class MomentoCache(BaseCache):
+class MomentoCache(StoreBackend):
     """Django's cache, kept in Momento over plain HTTP.
 
     LOCATION is the cache's name; ``docs/settings.md`` describes OPTIONS. Building one raises
@@ -39,41 +35,6 @@ class MomentoCache(BaseCache):
     are cheap, because Django makes one per thread and task: those of one configuration share
     connections and everything else that is worth keeping.
     """
-
-    def __init__(self, location: str, params: dict[str, Any]) -> None:
-        handled = sys.exception()
-        try:
-            self._build(location, params)
-        except BaseException as error:
-            # Whatever it is, and whatever raised it: params is Django's own copy of the alias's
-            # settings, and stays in the locals of a frame that is not ours.
-            empty_frames(error, handled)
-            params.clear()
-            location, handled = "", None
-            raise
-
-    def _build(self, location: str, params: dict[str, Any]) -> None:
-        options = read_options(location, params.get("OPTIONS", {}))
-        try:
-            beside, key_prefix = read_beside(params)
-            keys = signing_keys(options.signing_key)
-        except ValueError as error:
-            if is_raised_by_signal_handler(error):
-                raise
-            problem = str(error)
-        else:
-            super().__init__(beside)
-            self._config = StoreConfig(options, key_prefix, keys)
-            self._keeps_copies = options.near_max_age > 0
-            own = type(self)
-            self._makes_keys = own.make_and_validate_key is not BaseCache.make_and_validate_key
-            self._checks_all_keys = own.validate_key is not BaseCache.validate_key
-            self._shared = self._find_store()
-            return
-        raise improper(location, problem)
-
-    def __repr__(self) -> str:
-        return f"<MomentoCache {self.__dict__.get('_shared')!r}>"
 
     # Reading
 
@@ -337,18 +298,6 @@ class MomentoCache(BaseCache):
         with EmptiedFrames():  # signers are made anew, with the keys at hand
             self._shared = self._find_store()
         return self._shared
-
-    def _find_store(self) -> Store:
-        try:
-            return shared_store(self._config)
-        except OSError as error:
-            if is_raised_by_signal_handler(error):
-                raise
-            failure = type(error).__name__
-        options = self._config.options
-        bundle = "CA_BUNDLE" if options.ca_bundle else "the bundle of certificates in requests"
-        problem = f"{bundle} cannot be used ({failure}); it must be a file of PEM certificates"
-        raise improper(options.location, problem)
 
 
 def _marked(key: Any, wire_key: str) -> str:

@@ -23,7 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.test import override_settings
 
-from django_momento_http import cache as cache_module
+from django_momento_http import _backend
 from django_momento_http._conf import credentials
 from django_momento_http._conf import django_settings as beside
 from django_momento_http._conf import options as conf
@@ -328,7 +328,7 @@ def test_a_time_limit_is_not_taken_for_a_bad_setting(monkeypatch: pytest.MonkeyP
 
     before = signal.signal(signal.SIGUSR1, end)
     try:
-        monkeypatch.setattr(cache_module, "shared_store", interrupted)
+        monkeypatch.setattr(_backend, "shared_store", interrupted)
         error = failure(row())
         assert type(error) is TimeIsUp
         assert seen(error) == []

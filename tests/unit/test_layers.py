@@ -21,7 +21,7 @@ LAYERS = [
     ["_http"],
     ["_client"],
     ["_store"],
-    ["_get_or_set"],
+    ["_get_or_set", "_backend"],
     ["cache"],
     ["_diagnostics"],
     ["checks"],
@@ -35,8 +35,8 @@ ALONE = "server"
 USERS_OF_THE_SERVER = {"testing"}
 # Who knows a library; nobody else does. ``_registry`` and ``_conf`` import what settings name.
 USERS = {
-    "django": {"_conf", "_diagnostics", "_get_or_set", "_registry", "apps", "cache", "checks"}
-    | {"management", "pytest_plugin", "testing"},
+    "django": {"_backend", "_conf", "_diagnostics", "_get_or_set", "_registry", "apps", "cache"}
+    | {"checks", "management", "pytest_plugin", "testing"},
     "httptools": {"_http", ALONE},
     "requests": {"_http"},
     "urllib3": set(),
