@@ -8,9 +8,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from .._http.messages import Request, Result
-from .attempt import Attempt
 from .client import MomentoClient
-from .operation import Asked, Operation
+from .operation import Asked, Attempt, Operation
 from .responses import Outcome
 
 # Seconds of callers' code are given back in portions of this: smaller ones would cost more.

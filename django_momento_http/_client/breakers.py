@@ -27,45 +27,38 @@ class Breakers:
     """The breakers of one configuration; safe under threads."""
 
     def __init__(self, service: Breaker, account: Breaker) -> None:
-        self._service = service
-        self._account = account
+        self.service = service
+        self.account = account
 
     def __repr__(self) -> str:
-        return f"<Breakers {self._service!r} {self._account!r}>"
+        return f"<Breakers {self.service!r} {self.account!r}>"
 
     @property
     def state(self) -> str:
         """The state of the breaker that keeps requests back, ``closed`` if neither does."""
-        return self._account.state if self._service.state == "closed" else self._service.state
+        return self.account.state if self.service.state == "closed" else self.service.state
 
     @property
     def openings(self) -> int:
         """How often they opened."""
-        return self._account.openings + self._service.openings
+        return self.account.openings + self.service.openings
 
     @property
     def may_send_extra(self) -> bool:
         """Whether requests that nobody waits for may go out: all closed, no limit met lately."""
-        if self._account.condition.permit is None or self._service.condition.permit is None:
+        if self.account.condition.permit is None or self.service.condition.permit is None:
             return False
-        return not self._account.was_limited(_SPARED_SECONDS)
+        return not self.account.was_limited(_SPARED_SECONDS)
 
     def admit(self) -> Permits | CircuitOpen:
         """Let an operation pass, or return why it must not be sent."""
-        # What each breaker's admit() does while it is closed, without a call: all operations pass.
-        account, service = self._account.condition.permit, self._service.condition.permit
-        if account is not None and service is not None:
-            return account, service
-        return self._admit_in_trouble()
-
-    def _admit_in_trouble(self) -> Permits | CircuitOpen:
-        account = self._account.admit()
+        account = self.account.admit()
         if account is None:
             return self._refuse_for_the_account()
-        service = self._service.admit()
+        service = self.service.admit()
         if service is None:
-            if account != self._account.permit:  # a probe, which the next caller sends
-                self._account.record(account, _UNKNOWN, 0.0)
+            if account != self.account.permit:  # a probe, which the next caller sends
+                self.account.record(account, _UNKNOWN, 0.0)
             return CircuitOpen("not attempted after trouble with the service")
         return account, service
 
@@ -80,40 +73,37 @@ class Breakers:
     ) -> None:
         """Take the result of an admitted operation, as each breaker does."""
         if error is None:
-            if not (
-                self._account.condition.is_unimpaired and self._service.condition.is_unimpaired
-            ):
-                self._account.record(permits[0], None, elapsed)
-                self._service.record(permits[1], None, elapsed)
+            self.account.record(permits[0], None, elapsed)
+            self.service.record(permits[1], None, elapsed)
         elif error.kind in OUR_SHORTAGE:
             self.give_back(permits)
         elif isinstance(error, _ACCOUNT_ERRORS):
-            self._account.record(permits[0], error, elapsed)
-            self._service.record(permits[1], None, elapsed)
+            self.account.record(permits[0], error, elapsed)
+            self.service.record(permits[1], None, elapsed)
         else:
             # Where no answer came, nothing is known of the account.
             of_account = _UNKNOWN if error.transient else error
-            self._account.record(permits[0], of_account, elapsed)
-            self._service.record(
+            self.account.record(permits[0], of_account, elapsed)
+            self.service.record(
                 permits[1], error, elapsed, concurrency=concurrency, is_late=is_late
             )
 
     def record_lost(self, permits: Permits, error: MomentoError) -> None:
         """Take an answer that another has beaten: of interest where it concerns the account."""
         if isinstance(error, _ACCOUNT_ERRORS):
-            self._account.record(permits[0], error, 0.0)
+            self.account.record(permits[0], error, 0.0)
 
     def _refuse_for_the_account(self) -> CircuitOpen:
         """Say what opened the account's breaker: it stays open until that is mended."""
-        cause = self._account.condition.cause
+        cause = self.account.condition.cause
         refused = CircuitOpen(f"not attempted since: {cause.reason}")
         refused.advice = cause.advice
         return refused
 
     def give_back(self, permits: Permits, of_account: MomentoError = _UNKNOWN) -> None:
         """Take back what was not sent after all: a probe is then the next caller's."""
-        self._account.record(permits[0], of_account, 0.0)
-        self._service.record(permits[1], _UNKNOWN, 0.0)
+        self.account.record(permits[0], of_account, 0.0)
+        self.service.record(permits[1], _UNKNOWN, 0.0)
 
 
 def new_breaker(deadline: float, name: str) -> Breaker:

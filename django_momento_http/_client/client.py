@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._conf.options import Options
 from .._http.hedging import MOST_REQUESTS, Hedging, Silence
-from .._http.messages import Hedges, Request, Result
+from .._http.messages import Hedges, Request, Response, Result
 from .._http.transport import Origin, Transport
 from .._process import RECENT, PerProcess
 from .._redaction import shown_name
 from ..exceptions import AccessDenied, BadRequest, CircuitOpen, MomentoError, TimedOut
-from .attempt import Attempt
 from .breakers import OUR_SHORTAGE, Breakers, new_breaker
 from .counters import Counters
-from .operation import Operation
+from .operation import Attempt, Operation
 from .responses import Outcome, outcome_of
 from .retry import LEAST_TIME_LEFT, RetryBudget, may_retry
 from .tokens import TokenSource
@@ -106,7 +105,8 @@ class MomentoClient:
         self.clock = clock
         self._location = options.shown_location
         self._path = f"/cache/{options.location}?key_base64="
-        self._request_timeout = _WAITING * options.request_timeout
+        # Seconds that one operation may wait for the service.
+        self.request_timeout = _WAITING * options.request_timeout
         self._width = options.max_connections
         self._endpoint = _ENDPOINTS.get(_Endpoint(origin_of(options), options.request_timeout))
         self._retries = self._endpoint.retries
@@ -149,7 +149,7 @@ class MomentoClient:
 
     def deadline(self, count: int, began: float) -> float:
         """Return by when so many operations, begun then and under way at once, must have ended."""
-        return began + self._request_timeout * max(1, -(-count // self._width))
+        return began + self.request_timeout * max(1, -(-count // self._width))
 
     def run(self, operation: Operation, deadline: float) -> Outcome:
         """Carry out one operation and return what came of it."""
@@ -173,7 +173,7 @@ class MomentoClient:
         if operation.can_wait:
             silence = self._endpoint.silence.threshold
             deadline = min(deadline, self.clock() + _SILENCES * silence)
-        return Attempt(operation, self._path, deadline, self._request_timeout, tag, self._hedging)
+        return Attempt(operation, self._path, deadline, self.request_timeout, tag, self._hedging)
 
     def admit(self, attempt: Attempt) -> MomentoError | None:
         """Make the attempt ready to be sent, or return why it must not be."""
@@ -186,10 +186,16 @@ class MomentoClient:
         attempt.started = now = self.clock()
         if now >= attempt.deadline:
             return self._refused(TimedOut("no time was left for it", kind="no_time"))
-        permits = self._breakers.admit()
-        if isinstance(permits, CircuitOpen):
-            return self._refused(permits)
-        attempt.permits = permits
+        # What the breakers do while they are closed, without a call: all operations pass.
+        account = self._breakers.account.condition.permit
+        service = self._breakers.service.condition.permit
+        if account is not None and service is not None:
+            attempt.permits = account, service
+        else:
+            permits = self._breakers.admit()
+            if isinstance(permits, CircuitOpen):
+                return self._refused(permits)
+            attempt.permits = permits
         attempt.authorization = self._token.known
         if attempt.authorization:
             return None
@@ -214,7 +220,15 @@ class MomentoClient:
 
         ``concurrency`` is how many were waited for together: each is charged its share of the time.
         """
-        outcome = outcome_of(attempt.method, answer)
+        if (
+            type(answer) is Response
+            and answer.status == 200
+            and attempt.method == "GET"
+            and b"content-encoding" not in answer.headers
+        ):
+            outcome: Outcome = answer.body  # nearly all are this
+        else:
+            outcome = outcome_of(attempt.method, answer)
         if not isinstance(outcome, MomentoError):
             if self._retries.tenths < RetryBudget.FULL and not attempt.is_retry:
                 self._retries.earn()
@@ -222,7 +236,12 @@ class MomentoClient:
             received = len(outcome) if outcome is not None else 0
             self.counters.moved(sent, received, attempt.key_size)
             if attempt.hedges is None:
-                self._breakers.record(attempt.permits, None, 0.0)
+                breakers = self._breakers
+                if not (
+                    breakers.account.condition.is_unimpaired
+                    and breakers.service.condition.is_unimpaired
+                ):
+                    breakers.record(attempt.permits, None, 0.0)
             else:
                 # An answer that a second request may have won says nothing of the service.
                 self._settle_hedges(attempt, attempt.hedges, received)
@@ -263,11 +282,11 @@ class MomentoClient:
         # The service had no request yet while this waited for a connection ...
         began = max(attempt.started, attempt.began)
         # ... and more than the timeout is lost only where this process was frozen.
-        lost = min(now - began, self._request_timeout)
+        lost = min(now - began, self.request_timeout)
         was_cut_short = (
-            error.transient and now >= attempt.deadline and lost < self._request_timeout / 2
+            error.transient and now >= attempt.deadline and lost < self.request_timeout / 2
         )
-        if was_cut_short and lost < LEAST_TIME_LEFT * self._request_timeout:
+        if was_cut_short and lost < LEAST_TIME_LEFT * self.request_timeout:
             # So little was left that a good answer would have been late, too.
             self._breakers.give_back(attempt.permits)
         else:
@@ -292,7 +311,7 @@ class MomentoClient:
         if attempt.is_retry or error.kind in OUR_SHORTAGE:
             return False
         left = attempt.deadline - self.clock()
-        may = attempt.requests < MOST_REQUESTS and may_retry(error, left, self._request_timeout)
+        may = attempt.requests < MOST_REQUESTS and may_retry(error, left, self.request_timeout)
         if not (may and self._retries.spend()):
             self._retries.earn()
             return False

@@ -15,7 +15,7 @@ _STALE_SECONDS = 60.0
 # A marker that could not be read is asked for again after this long, not by every operation.
 _RETRY_SECONDS = 1.0
 # The copy is renewed by one operation before it is too old, so that the others need not.
-_EARLY = 0.8
+EARLY = 0.8
 
 
 class Generation:
@@ -88,41 +88,41 @@ class MarkerAge:
         self._clock = clock
         self._wall_clock = wall_clock
         self._lock = threading.RLock()
-        self._read_at = self._read_wall = float("-inf")
+        self.read_at = self.read_wall = float("-inf")
         self._asked_at = self._retry_at = float("-inf")
         self.is_known = False  # whether it could ever be read; until then nothing can be said
 
     def is_due(self, max_age: float) -> bool:
         """Whether the caller must read the marker beside its operation."""
         now = self._clock()
-        young = max_age * _EARLY
-        if now - self._read_at < young and 0 <= self._wall_clock() - self._read_wall < young:
+        young = max_age * EARLY
+        if now - self.read_at < young and 0 <= self._wall_clock() - self.read_wall < young:
             return False
         return self._is_due(now, max_age)
 
     def _is_due(self, now: float, max_age: float) -> bool:
         if now < self._retry_at:
             return False
-        age = max(now - self._read_at, self._wall_clock() - self._read_wall)
-        if age >= max_age or self._wall_clock() < self._read_wall:
+        age = max(now - self.read_at, self._wall_clock() - self.read_wall)
+        if age >= max_age or self._wall_clock() < self.read_wall:
             return True
         with self._lock:
-            if now - self._asked_at < max_age * (1 - _EARLY):
+            if now - self._asked_at < max_age * (1 - EARLY):
                 return False
             self._asked_at = now
             return True
 
     def is_young(self, max_age: float) -> bool:
         """Whether what was read may still be trusted."""
-        wall_age = self._wall_clock() - self._read_wall
-        return self._clock() - self._read_at < max_age and 0 <= wall_age < max_age
+        wall_age = self._wall_clock() - self.read_wall
+        return self._clock() - self.read_at < max_age and 0 <= wall_age < max_age
 
     def was_read(self, asked_at: float, asked_wall: float) -> None:
         """Take in that it was read, and when it was asked for."""
         with self._lock:
             self.is_known = True
-            self._read_at = max(self._read_at, asked_at)
-            self._read_wall = asked_wall
+            self.read_at = max(self.read_at, asked_at)
+            self.read_wall = asked_wall
 
     def could_not_be_read(self, max_age: float) -> None:
         """Take in that the marker could not be read: what was known stays."""
@@ -135,6 +135,7 @@ class NoMarkerAge(MarkerAge):
     def __init__(self) -> None:
         super().__init__(lambda: 0.0, lambda: 0.0)
         self.is_known = True
+        self.read_at = self.read_wall = 0.0
 
     def is_due(self, max_age: float) -> bool:  # noqa: ARG002 - the base's signature
         """There is nothing to read."""

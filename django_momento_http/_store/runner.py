@@ -51,7 +51,7 @@ class Runner:
         to its finalizer Python runs code there, and loses what a signal handler raises inside.
         """
         client, clock = self._client, self._clock
-        request_timeout = client.deadline(1, 0.0)
+        request_timeout = client.request_timeout
         plan = make()
         try:
             asked = plan.send(None)

@@ -4,6 +4,7 @@ Each method is a coroutine that a ``Runner`` drives. It knows stored values, gen
 and what ON_ERROR asks for, and nothing of versions, defaults or how requests travel.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from .config import StoreConfig
 from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
+from .generation import EARLY
 from .making import ABSENT, UNKNOWN, Making
 from .namespace import Namespace, forget_namespaces, shared_namespace
 from .near import Near
@@ -57,6 +59,9 @@ class Store:
         values = self._values = Values(config, namespace, wall_clock)
         self._owed, self._age = namespace.owed, values.age
         max_age = self._max_age = options.clear_max_age or 0.0
+        # As long as it was read less than so many seconds ago, nobody need read it again.
+        self._young = max_age * EARLY if self._can_clear else math.inf
+        self._clock, self._wall_clock = clock, wall_clock
         marker = Marker(namespace, max_age, values, self._error_policy, clock, wall_clock)
         self._gateway = Gateway(self._client, namespace, marker, values)
         # Copies in this process, or none.
@@ -101,9 +106,12 @@ class Store:
         """Return the value, or the default."""
         if self.near is not None:
             return await self.near.get(key, default)
-        asked = Operation("GET", key)
+        asked = Operation.get(key)
         # As the gateway does, in fewer steps: this is the method that is called most.
-        is_due = self._age.is_due(self._max_age)
+        age, young = self._age, self._young
+        is_due = not (
+            self._clock() - age.read_at < young and 0 <= self._wall_clock() - age.read_wall < young
+        ) and age.is_due(self._max_age)
         if is_due or self._owed.queues:
             outcome = await self._gateway.accompanied(asked, is_due=is_due)
         else:

@@ -329,7 +329,7 @@ def test_a_probe_that_is_sent_again_with_a_new_token_stays_the_probe(make: Make)
 
     with scripted(by_token) as server:
         client = make(server.endpoint, TOKEN=lambda: next(tokens))
-        for breaker in (client._endpoint.breaker, client._breakers._account):
+        for breaker in (client._endpoint.breaker, client._breakers.account):
             breaker.record(0, TransportError(), 60.0)
             assert breaker.state == "open"
             breaker._clock = lambda: time.monotonic() + 60.0

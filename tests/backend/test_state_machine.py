@@ -630,7 +630,7 @@ def build(
             namespaces[process] = Namespace(cache._config.namespace, Ledger(), *clocks)
         cache._shared = Store(cache._config, namespaces[process], *clocks)
         client = cache._shared._client
-        client._endpoint.breaker._clock = client._breakers._account._clock = clock
+        client._endpoint.breaker._clock = client._breakers.account._clock = clock
     return caches
 
 

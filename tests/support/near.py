@@ -61,7 +61,7 @@ class Process:
 def close_breakers(cache: MomentoCache) -> None:
     """Let both breakers forget what they saw."""
     breakers = cache._shared._client._breakers
-    for breaker in (breakers._service, breakers._account):
+    for breaker in (breakers.service, breakers.account):
         breaker.condition = Condition()
 
 

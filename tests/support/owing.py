@@ -32,7 +32,7 @@ class Process(MomentoCache):
     def outlast_the_breakers(self) -> None:
         """Let both breakers see that the service answers again."""
         client = self._shared._client
-        for breaker in (client._breakers._service, client._breakers._account):
+        for breaker in (client._breakers.service, client._breakers.account):
             breaker.condition = Condition()
         self.now += 20  # longer than payments pause
         super().get("probe")
