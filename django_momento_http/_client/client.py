@@ -179,10 +179,8 @@ class MomentoClient:
         """Make the attempt ready to be sent, or return why it must not be."""
         body = attempt.body
         if body is not None and len(body) + attempt.key_size > _ITEM_LIMIT:
-            size = len(body)
-            return self._refused(
-                BadRequest(f"{size} bytes are more than the 5 MB that an item may have")
-            )
+            problem = f"{len(body)} bytes are more than the 5 MB that an item may have"
+            return self._refused(BadRequest(problem))
         attempt.started = now = self.clock()
         if now >= attempt.deadline:
             return self._refused(TimedOut("no time was left for it", kind="no_time"))

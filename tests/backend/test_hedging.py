@@ -141,8 +141,8 @@ def test_the_marker_is_asked_again(hedged: Callable[..., Any], server: RunningSe
 def older_by(cache: Any, seconds: float) -> None:
     """Let a cache's copy of the clear marker be older."""
     age = cache._store._age
-    age._read_at -= seconds
-    age._read_wall -= seconds
+    age.read_at -= seconds
+    age.read_wall -= seconds
 
 
 @SYNC_AND_ASYNC

@@ -32,6 +32,7 @@ from django_momento_http._store import envelope, owed
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import ConnectFailed, TimedOut
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.calls import calls_of, visits, warm_cache
 from tests.support.documents import (
     CODES,
     HELD_TABLES,
@@ -580,6 +581,16 @@ def test_the_walk_of_a_get_many(server: RunningServer) -> None:
             sys.setprofile(None)
     assert len(named) == 4
     assert [layer for layer in entered if layer in named] == named
+
+
+@about("get")
+def test_the_path_of_a_get(server: RunningServer) -> None:
+    """The table of a get's calls names each of them, in order."""
+    made = calls_of("get", warm_cache(server))
+    told = [(quoted(module)[0], quoted(calls)) for module, calls, _ in rows("get")]
+    assert told == visits(made)
+    count = len({module for module, _ in made})
+    assert f"in order: {len(made)} through {count} modules" in prose("architecture")
 
 
 # Measured
