@@ -22,6 +22,7 @@ from ._store.flights import Flight, Lead, is_leading
 from ._store.making import ABSENT, UNKNOWN, Draft, Look, Made, MadeFlight
 from ._store.store import Store
 from ._store.values import MISSING
+from .exceptions import StoredValueError
 
 T = TypeVar("T")
 MadeLead = Lead[Draft, Made]
@@ -194,7 +195,20 @@ async def _wait(flight: MadeFlight, call: Call, look: Look, caller: Caller) -> A
         return await _lead(lead, call, look, caller)
     if made.error is not None:
         raise copy.copy(made.error)
-    return await caller.load(made)
+    value = await _loaded(made, caller)
+    if value is MISSING:
+        return await _lead(making.flights.begin(making.alias, call.key), call, look, caller)
+    return value
+
+
+async def _loaded(made: Made, caller: Caller) -> Any:
+    """Return the value anew; MISSING where it was made of what cannot be loaded."""
+    try:
+        return await caller.load(made)
+    except StoredValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
+        return MISSING
 
 
 async def _lead(lead: MadeLead, call: Call, look: Look, caller: Caller) -> Any:
@@ -263,10 +277,10 @@ async def _made(
 ) -> tuple[Any, Made | None]:
     """Return the value, and what came of storing it."""
     making = caller.store.making
-    draft = flight.draft
+    draft, value = flight.draft, MISSING
     if draft is not None:  # of a leader that is gone
-        value = await caller.load(making.bare(draft))
-    else:
+        value = await _loaded(making.bare(draft), caller)
+    if draft is None or value is MISSING:
         generation, began = making.generation, making.clock()
         value = caller.call(call.default)
         if flight.is_inherited:  # the default forked, and this is the child

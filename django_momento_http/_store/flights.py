@@ -21,6 +21,8 @@ T = TypeVar("T")  # what came of it, for all who wait
 
 # How many keys are remembered as made a moment ago.
 _REMEMBERED = 256
+# So many keys at once are looked through for what nobody makes any longer.
+_MANY = 64
 
 
 class Flight(Waitable, Generic[D, T]):
@@ -133,6 +135,8 @@ class Lead(Generic[D, T]):
         if token is not None:
             _LEADING.reset(token)
         if not self.flight.has_ended:
+            if not self.flight.waiting:
+                self.flight.draft = None  # nobody might ever come for it
             self.flight.leader = None
             if not self.flight.is_inherited:
                 self.flight.tell()
@@ -164,6 +168,7 @@ class Flights(Generic[D, T]):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.under_way: dict[str, tuple[Flight[D, T], ...]] = {}
+        self._many = _MANY
         self.ended = 0
         self._ended_lately: dict[tuple[object, str], int] = {}
 
@@ -188,6 +193,8 @@ class Flights(Generic[D, T]):
         lead = Lead(flight)
         with self._lock:
             self.under_way[key] = (*self._alive(key), flight)
+            if len(self.under_way) > self._many:
+                self._tidy()
         return lead
 
     def begin_alone(self, alias: object, key: str) -> Lead[D, T] | None:
@@ -241,6 +248,15 @@ class Flights(Generic[D, T]):
             for flight in flights
             if not flight.has_ended and (flight.is_led or flight.waiting)
         )
+
+    def _tidy(self) -> None:
+        """Forget what nobody leads or waits for: who was cancelled or interrupted left it."""
+        for key in list(self.under_way):
+            if alive := self._alive(key):
+                self.under_way[key] = alive
+            else:
+                self.under_way.pop(key, None)
+        self._many = max(_MANY, 2 * len(self.under_way))
 
     def _note(self, flight: Flight[D, T]) -> None:
         self.ended += 1

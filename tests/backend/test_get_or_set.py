@@ -207,6 +207,28 @@ def test_a_value_that_cannot_be_serialized_is_its_callers_trouble(
     assert results(callers) == ["own", "own"]
 
 
+class Unreadable:
+    """A serializer whose values can be written and never read."""
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickle the value."""
+        return pickle.dumps(value)
+
+    def loads(self, data: bytes) -> Any:
+        """Refuse."""
+        raise ValueError("no")
+
+
+def test_a_value_that_cannot_be_loaded_is_made_by_each(gather: Callable[..., Crowd]) -> None:
+    """What comes from the maker and cannot be loaded is a miss, as from the service."""
+    crowd, default = gather(SERIALIZER=f"{__name__}.Unreadable"), Default()
+    leader = crowd.lead(default)
+    callers = crowd.join(2, default) + crowd.join(1, default, is_async=True)
+    default.may_end.set()
+    assert results([leader, *callers]) == ["made"] * 4
+    assert default.count == 4
+
+
 def test_stop_iteration_comes_out_as_itself(make: Make) -> None:
     """A default may end with whatever it likes."""
     cache, empty = make(), iter(())
@@ -291,21 +313,20 @@ def test_a_maker_is_known_behind_sync_to_async(make: Make) -> None:
     assert time.monotonic() - began < 4
 
 
-def test_a_sync_call_in_a_loops_thread_does_not_wait(make: Make, server: RunningServer) -> None:
-    """It would block the task that makes the value."""
-    cache = make()
-    server.inject(Fault(method="PUT", delay=0.3))
+def test_a_sync_call_in_a_loops_thread_does_not_wait(gather: Callable[..., Crowd]) -> None:
+    """It would block the loop, and with it the task that may be making the value."""
+    crowd, default = gather(), Default()
+    leader = crowd.lead(default)
 
-    async def scene() -> tuple[Any, Any]:
-        task = asyncio.ensure_future(cache.aget_or_set(KEY, lambda: "the task's"))
-        await eventually(lambda: "PUT" in methods(server))
-        began = time.monotonic()
-        own = cache.get_or_set(KEY, lambda: "own")
-        assert time.monotonic() - began < 4
-        return own, await task
+    async def scene() -> Any:
+        return crowd.first.get_or_set(KEY, lambda: "own")
 
-    assert asyncio.run(scene())[1] == "the task's"
-    assert cache.stats()["waited"] == 0
+    began = time.monotonic()
+    assert asyncio.run(scene()) == "own"
+    assert time.monotonic() - began < 4
+    assert crowd.first.stats()["waited"] == 0
+    default.may_end.set()
+    assert leader.result(LONG) == "own"
 
 
 class Lazy:
@@ -559,19 +580,38 @@ def test_who_asks_after_a_write_is_given_nothing_older(gather: Callable[..., Cro
     assert crowd.first.get(KEY) == "newer"
 
 
-@pytest.mark.parametrize("write", ["set", "delete"])
+@pytest.mark.parametrize("write", ["set", "delete", "clear"])
+@pytest.mark.parametrize("when", ["before it is sent", "on its way"])
 def test_a_write_while_it_is_being_stored_wins(
-    gather: Callable[..., Crowd], server: RunningServer, write: str
+    make: Make, server: RunningServer, write: str, when: str
 ) -> None:
-    """A write that came while the older value was on its way is not overtaken by it."""
-    crowd = gather()
-    server.inject(Fault(method="PUT", delay=0.5))
-    leader = crowd.call(lambda: "older")
-    until(lambda: "PUT" in methods(server))
-    WRITES[write](crowd.first)
-    assert leader.result(LONG) == "older"
-    assert crowd.first.get(KEY) in ("newer", None)
-    assert stored(server) is None or crowd.first.get(KEY) == "newer"
+    """A write that comes after the last look is not overtaken by the older value."""
+    cache, other = make(CLEAR_MAX_AGE=10), make(CLEAR_MAX_AGE=10)
+    making = cache._store.making
+    judge, send = making._other, making._writer.write
+
+    def judge_late(*arguments: Any) -> Any:
+        WRITES[write](other)
+        return judge(*arguments)
+
+    async def send_late(*arguments: Any, **options: Any) -> Any:
+        WRITES[write](other)  # begins and ends while the older value is on its way
+        return await send(*arguments, **options)
+
+    server.forget_requests()
+    with pytest.MonkeyPatch.context() as patch:
+        if when == "before it is sent":
+            patch.setattr(making, "_other", judge_late)
+        else:
+            patch.setattr(making._writer, "write", send_late)
+        assert cache.get_or_set(KEY, lambda: "older") == "older"
+    if when == "before it is sent":
+        assert cache.get(KEY) == ("newer" if write == "set" else None)
+        assert [request.key for request in server.requests if request.method == "PUT"].count(
+            WIRE
+        ) == (write == "set")
+    else:
+        assert cache.get(KEY) is None
 
 
 def test_a_write_after_it_was_given_up_is_seen_by_all_makers(

@@ -200,6 +200,25 @@ def test_what_an_interrupt_left_behind_goes(flights: AnyFlights) -> None:
     assert flights.under_way == {KEY: (lead.flight,)}
 
 
+def test_what_was_left_by_many_does_not_add_up(flights: AnyFlights) -> None:
+    """However many are cancelled, each at a key of its own, neither flight nor value is kept."""
+    kept = flights.begin(ALIAS, "kept")
+    left: list[AnyFlight] = []
+
+    def cancelled(key: str) -> None:
+        with flights.begin(ALIAS, key) as lead:
+            lead.flight.draft = "large"
+            left.append(lead.flight)
+            raise KeyboardInterrupt
+
+    for number in range(1000):
+        with pytest.raises(KeyboardInterrupt):
+            cancelled(str(number))
+    assert len(flights.under_way) < 200
+    assert {flight.draft for flight in left} == {None}
+    assert flight_of(flights.enter(ALIAS, "kept")) is kept.flight
+
+
 # Who must not wait
 
 
