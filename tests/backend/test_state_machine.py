@@ -3,16 +3,19 @@
 Two processes work on one namespace, on hosts whose clocks may differ by most of a minute; one of
 them has two aliases of it. While nothing is wrong the cache equals the model. In trouble the model
 holds, for each key, every state that it may be in: what the cache then returns is the default or a
-value of one of those, and an operation that reports success leaves just one of them.
+value of one of those, and an operation that reports success leaves just one of them. With copies,
+a process may be told for a while what it was told before, unless it has written the key since.
 
 A failure prints the code that repeats it.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -56,6 +59,10 @@ EPOCH = 1.9e9
 STEPS = (30, 300)
 TIMEOUTS = (100, 1000, None)
 MAX_TTL = 86400
+# Seconds for which copies answer, and beyond that in an outage: as far from the steps.
+NEAR_AGE, NEAR_STALE = 50, 80
+# So much later than it should a busy machine may look.
+SLACK = 5
 # Of the rounds in which each alias makes a call; a payment goes beside each.
 PAYMENTS = 100
 
@@ -115,9 +122,16 @@ class CacheMachine(RuleBasedStateMachine):
         max_age=st.sampled_from((0, 10, 10, None)),
         is_warm=st.booleans(),
         skew=st.sampled_from(SKEWS),
+        is_near=st.booleans(),
     )
     def begin(
-        self, mode: str, is_async: bool, max_age: float | None, is_warm: bool, skew: float
+        self,
+        mode: str,
+        is_async: bool,
+        max_age: float | None,
+        is_warm: bool,
+        skew: float,
+        is_near: bool,
     ) -> None:
         """Start a server and backends that have nothing from before."""
         self.context = running_server()
@@ -125,7 +139,10 @@ class CacheMachine(RuleBasedStateMachine):
         self.raises = mode == "raise"
         self.is_async = is_async
         self.max_age = max_age
-        self.caches = build(self.server, mode, max_age, skew)
+        self.is_near = is_near
+        self.jumps = {"A": 0.0, "B": 0.0}
+        near = {"NEAR_MAX_AGE": NEAR_AGE * is_near, "NEAR_MAX_STALE": NEAR_STALE}
+        self.caches = build(self.server, mode, max_age, skew, self.jumps, **near)
         places = [(name, version) for name in "ab" for version in (1, 2, 3)]
         self.model = Model(places, [Process("A", 0.0), Process("B", skew)])
         self.in_trouble = False
@@ -219,6 +236,7 @@ class CacheMachine(RuleBasedStateMachine):
         # In "miss" mode nothing says whether it was stored.
         is_certain = result is None and (self.raises or not self.in_trouble)
         self.write(place, self.states(value, timeout), certain=is_certain)
+        self.renew(place, self.states(value, timeout))
 
     @rule(
         alias=aliases,
@@ -234,6 +252,7 @@ class CacheMachine(RuleBasedStateMachine):
         for key, value in data.items():
             certain = not is_error and key not in failed
             self.write((key, version), self.states(value, timeout), certain=certain)
+            self.renew((key, version), self.states(value, timeout))
 
     @rule(alias=aliases, place=places, value=values, timeout=timeouts)
     def add(self, alias: str, place: Place, value: Any, timeout: int | None) -> None:
@@ -244,6 +263,7 @@ class CacheMachine(RuleBasedStateMachine):
         if added is True:
             assert self.in_trouble or self.may_be_absent(before)
             self.write(place, new, certain=True)
+            self.renew(place, new)
         elif added is False and not self.in_trouble:
             assert self.may_be_present(before)
         else:
@@ -263,6 +283,7 @@ class CacheMachine(RuleBasedStateMachine):
         if result is True:
             assert new
             self.model.write(place, new)
+            self.renew(place)
         elif result is False and not self.in_trouble:
             assert self.may_be_absent(before)
         else:
@@ -274,6 +295,7 @@ class CacheMachine(RuleBasedStateMachine):
         """Remove the value and say whether there was one."""
         deleted = self.call(alias, "delete", place[0], version=place[1])
         before = self.before(place)
+        self.renew(place)
         if deleted is True:
             assert self.may_be_present(before)
             self.model.write(place, {ABSENT})
@@ -292,6 +314,7 @@ class CacheMachine(RuleBasedStateMachine):
         certain = result is None and (self.raises or not self.in_trouble)
         for key in keys:
             self.write((key, version), {ABSENT}, certain=certain)
+            self.renew((key, version))
 
     @rule(alias=aliases, place=places)
     def has_key(self, alias: str, place: Place) -> None:
@@ -299,7 +322,8 @@ class CacheMachine(RuleBasedStateMachine):
         found = self.call(alias, "has_key", place[0], version=place[1])
         before = self.before(place)
         if found is True:
-            assert self.may_be_present(before)
+            assert self.may_be_present(before) or self.recalled(place)
+            self.process.keep(place, set(self.visible(before)), self.now())
         elif found is False:
             assert self.in_trouble or self.may_be_absent(before)
         else:
@@ -316,7 +340,8 @@ class CacheMachine(RuleBasedStateMachine):
             assert self.in_trouble or self.may_be_absent(before)
         else:
             now = self.now() + self.process.skew
-            assert any(abs(left - (state.sealed - now)) < 10 for state in self.visible(before))
+            may_be = self.visible(before) | self.recalled(place)
+            assert any(abs(left - (state.sealed - now)) < 10 for state in may_be)
 
     @rule(alias=aliases, place=places, delta=st.integers(-3, 3))
     def incr(self, alias: str, place: Place, delta: int) -> None:
@@ -338,6 +363,7 @@ class CacheMachine(RuleBasedStateMachine):
             seen = {cell for cell in new if isinstance(cell, State) and cell.value == result}
             assert seen
             self.model.write(place, seen)
+            self.renew(place)
 
     @rule(alias=aliases, name=names, version=versions)
     def incr_version(self, alias: str, name: str, version: int) -> None:
@@ -352,6 +378,8 @@ class CacheMachine(RuleBasedStateMachine):
         if result == new[1]:
             assert moved
             self.model.write(new, moved)
+            self.renew(new)
+            self.renew(old)
             self.write(old, {ABSENT}, certain=self.raises or not self.in_trouble)
         elif not self.in_trouble:
             assert isinstance(result, (ValueError, MomentoError))
@@ -380,10 +408,99 @@ class CacheMachine(RuleBasedStateMachine):
             assert made == value
             assert self.may_be_absent(before)
             self.model.write(place, new)
+            self.renew(place, new)
         else:
             # The look before the write may have found one after all.
             assert made == value or any(is_state_of(cell, made) for cell in before)
             self.write(place, new, certain=False, owes=False)
+            self.process.keep(place, new, self.now())
+
+    # Copies
+
+    @precondition(lambda self: not self.in_trouble)
+    @rule(alias=aliases, place=places, seconds=st.sampled_from((-3600, 3600)))
+    def look_while_a_clock_is_set(self, alias: str, place: Place, seconds: float) -> None:
+        """No copy answers while the wall clock says something else than the monotonic one."""
+        self.arrive(alias)
+        self.jumps[ALIASES[alias]] = seconds
+        try:
+            cache, (name, version) = self.caches[alias], place
+            found = self.call_now("get", cache, name, "default", version=version)
+        finally:
+            self.jumps[ALIASES[alias]] = 0.0
+        if found != "default" and not isinstance(found, MomentoError):
+            # A value more than a minute past its expiry is a miss.
+            assert any(is_state_of(cell, found) for cell in self.visible(self.before(place)))
+
+    @precondition(lambda self: not self.in_trouble)
+    @rule(
+        alias=aliases,
+        other=aliases,
+        place=places,
+        value=values,
+        another=values,
+        name=st.sampled_from(("get", "get_many", "set", "set_many")),
+    )
+    def two_at_once(
+        self, alias: str, other: str, place: Place, value: Any, another: Any, name: str
+    ) -> None:
+        """Write a value while another thread or task reads or writes the same key."""
+        if ALIASES[alias] != ALIASES[other] and not name.startswith("get"):
+            return  # two processes: what each must know of the other's clear() would be a maze
+        if SPOILT in self.before(place):
+            return  # a read may fail
+        self.arrive(other)
+        self.arrive(alias)
+        before, new = self.before(place), self.states(value, 100)
+        arguments: dict[str, Any] = {
+            "get": (place[0], "default"),
+            "get_many": ([place[0]],),
+            "set": (place[0], another, 100),
+            "set_many": ({place[0]: another}, 100),
+        }
+        writing = ("set", self.caches[alias], (place[0], value, 100), place[1])
+        beside = (name, self.caches[other], arguments[name], place[1])
+        self.at_once(writing, beside)
+        if not name.startswith("get"):
+            new |= self.states(another, 100)
+        self.model.write(place, new)
+        self.renew(place, new)
+        if ALIASES[other] != ALIASES[alias]:
+            process = self.model.processes[ALIASES[other]]
+            process.keep(place, before | new, self.now())
+
+    def at_once(self, *calls: tuple[str, Any, tuple[Any, ...], int]) -> None:
+        """Make calls at the same time, which must all succeed."""
+        if self.is_async:
+
+            async def gather() -> None:
+                await asyncio.gather(
+                    *(
+                        getattr(cache, f"a{name}")(*arguments, version=version)
+                        for name, cache, arguments, version in calls
+                    )
+                )
+
+            asyncio.run(gather())
+            return
+        with ThreadPoolExecutor(len(calls)) as threads:
+            futures = [
+                threads.submit(getattr(cache, name), *arguments, version=version)
+                for name, cache, arguments, version in calls
+            ]
+            for future in futures:
+                future.result(30)
+
+    def renew(self, place: Place, new: set[Cell] = frozenset()) -> None:  # type: ignore[assignment]
+        """Take in that the caller's process has written a place: no copy of before answers."""
+        self.process.copies.pop(place, None)
+        self.process.keep(place, new, self.now())
+
+    def recalled(self, place: Place) -> set[State]:
+        """Return what a copy may answer for a place."""
+        is_bridged = self.in_trouble and not self.raises
+        longest = NEAR_AGE + NEAR_STALE * is_bridged + SLACK
+        return self.process.recalled(place, self.now(), longest) if self.is_near else set()
 
     # clear()
 
@@ -456,6 +573,9 @@ class CacheMachine(RuleBasedStateMachine):
                 for generation in generations
                 if isinstance(state, State)
             }
+            if ALIASES[clearer] != ALIASES[alias]:
+                # It has not heard of the clear() yet.
+                self.renew(place, new)
             # Not stored at all, it does no harm either.
             self.model.places[place] = self.before(place) | new
 
@@ -582,8 +702,12 @@ class CacheMachine(RuleBasedStateMachine):
             assert self.in_trouble or self.may_be_absent(cells)
         else:
             seen = {cell for cell in self.visible(cells) if is_state_of(cell, found)}
-            assert seen, f"{found!r} was served, but {cells} is all that can be there"
-            self.model.seen(self.process, place, seen)
+            recalled = {state for state in self.recalled(place) if is_state_of(state, found)}
+            assert seen or recalled, f"{found!r} was served, but {cells} is all that can be there"
+            self.process.keep(place, seen, self.now())
+            # A copy says nothing of what is there.
+            if not recalled:
+                self.model.seen(self.process, place, seen)
 
 
 def is_number(value: Any) -> bool:
@@ -603,7 +727,12 @@ def clock_of(server: RunningServer) -> Any:
 
 
 def build(
-    server: RunningServer, mode: str, max_age: float | None, skew: float = 0.0
+    server: RunningServer,
+    mode: str,
+    max_age: float | None,
+    skew: float = 0.0,
+    jumps: Mapping[str, float] = MappingProxyType({"A": 0.0, "B": 0.0}),
+    **further: Any,
 ) -> dict[str, MomentoCache]:
     """Return the aliases of two processes, all of whose clocks are the server's."""
     common: dict[str, Any] = {
@@ -611,6 +740,7 @@ def build(
         "CLEAR_MAX_AGE": max_age,
         "REQUEST_TIMEOUT": DEADLINE,
         "TIMEOUT": 100,
+        **further,
     }
     # Connections and breakers are shared only by what has as many of them.
     options = {
@@ -624,7 +754,10 @@ def build(
     for alias, process in ALIASES.items():
         entry = server.cache_settings(**common, **options[alias])
         cache = caches[alias] = MomentoCache(entry["LOCATION"], entry)
-        walls = {"A": lambda: EPOCH + clock(), "B": lambda: EPOCH + skew + clock()}
+        walls = {
+            "A": lambda: EPOCH + jumps["A"] + clock(),
+            "B": lambda: EPOCH + jumps["B"] + skew + clock(),
+        }
         clocks = clock, walls[process]
         if process not in namespaces:
             namespaces[process] = Namespace(cache._config.namespace, Ledger(), *clocks)

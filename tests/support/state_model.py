@@ -3,6 +3,7 @@
 A place holds a set of cells, the states that it may be in. Each value is of a generation, which is
 the number of the last clear() that its writer may have known of; a process sees no value of a
 generation before the last clear() that it must know of, nor one that it has failed to remove.
+A process may also see what it keeps a copy of: what it has read or written, for a while.
 """
 
 from dataclasses import dataclass, field
@@ -54,6 +55,21 @@ class Process:
     known: int = 0  # the last clear() that it must know of
     # What it failed to write or remove: it may remove whatever was made before.
     debts: dict[Place, Span] = field(default_factory=dict)
+    # What it may keep copies of, and when it read or wrote that.
+    copies: dict[Place, dict[State, float]] = field(default_factory=dict)
+
+    def keep(self, place: Place, states: "set[Cell]", now: float) -> None:
+        """Take in that it may keep a copy of one of these."""
+        kept = {state: now for state in states if isinstance(state, State)}
+        self.copies[place] = self.copies.get(place, {}) | kept
+
+    def recalled(self, place: Place, now: float, longest: float) -> "set[State]":
+        """Return what a copy may answer that answers for so long, and never beyond its expiry."""
+        return {
+            state
+            for state, kept_at in self.copies.get(place, {}).items()
+            if now < kept_at + longest and now + self.skew < state.sealed
+        }
 
     def may_see(self, cell: Cell) -> bool:
         """Whether it may find a value."""
@@ -161,6 +177,7 @@ class Model:
     def clear(self, process: Process, now: float, *, certain: bool) -> None:
         """Take in a clear(), which this process knows of at once."""
         self.latest += 1
+        process.copies.clear()
         if certain:
             self.certain, self.cleared_at = self.latest, now
         if certain or not self.is_refused:
