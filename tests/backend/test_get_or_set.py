@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
@@ -673,6 +674,27 @@ def test_a_fork_during_a_flight_starts_with_none(
     value, seconds = found.get()
     assert value == "the child's"
     assert seconds < 4
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_goes_on_with_a_default_sends_nothing(
+    make: Make, server: RunningServer
+) -> None:
+    """A default that forks returns twice: the child has its value, and the parent its sockets."""
+    cache, pids, found = make(), [], None
+
+    def fork() -> str:
+        pids.append(os.fork())
+        return "made"
+
+    try:
+        found = cache.get_or_set(KEY, fork)
+    finally:
+        if pids == [0]:
+            os._exit(0 if found == "made" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 0
+    assert found == cache.get(KEY) == "made"
+    assert methods(server) == ["GET", "GET", "PUT", "GET"]
 
 
 # Errors of looks
