@@ -540,7 +540,10 @@ WRITES: dict[str, Callable[[Any], object]] = {
     "delete_many": lambda cache: cache.delete_many([KEY]),
     "timeout 0": lambda cache: cache.set(KEY, "gone", 0),
     "clear": lambda cache: cache.clear(),
-    "incr_version": lambda cache: (cache.set(KEY, "x"), cache.incr_version(KEY)),
+    "incr_version": lambda cache: (
+        cache.set(KEY, "newer", version=5),
+        cache.incr_version(KEY, -4, version=5),
+    ),
 }
 
 
@@ -557,7 +560,8 @@ def test_a_write_of_the_key_wins_over_what_was_made_before(
     WRITES[write](Awaited(other) if is_async else other)
     default.may_end.set()
     assert results(callers) == ["older"] * 2
-    assert crowd.first.get(KEY) == ("newer" if write.startswith("set") else None)
+    is_there = write in ("set", "set_many", "incr_version")
+    assert crowd.first.get(KEY) == ("newer" if is_there else None)
 
 
 def test_a_write_of_another_key_changes_nothing(gather: Callable[..., Crowd]) -> None:
@@ -570,11 +574,14 @@ def test_a_write_of_another_key_changes_nothing(gather: Callable[..., Crowd]) ->
     assert crowd.first.get(KEY) == "made"
 
 
-def test_who_asks_after_a_write_is_given_nothing_older(gather: Callable[..., Crowd]) -> None:
-    """A caller that comes after a delete does not wait for a value from before it."""
-    crowd, old = gather(), Default("older")
+@pytest.mark.parametrize("write", ["delete", "delete_many", "clear", "timeout 0"])
+def test_who_asks_after_a_write_is_given_nothing_older(
+    gather: Callable[..., Crowd], write: str
+) -> None:
+    """A caller that comes after it does not wait for a value from before it."""
+    crowd, old = gather(CLEAR_MAX_AGE=10), Default("older")
     leader = crowd.lead(old)
-    crowd.first.delete(KEY)
+    WRITES[write](crowd.first)
     assert crowd.first.get_or_set(KEY, lambda: "newer") == "newer"
     old.may_end.set()
     assert leader.result(LONG) == "older"

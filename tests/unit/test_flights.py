@@ -423,9 +423,11 @@ def test_a_lost_call_is_made_up_for(flights: AnyFlights) -> None:
         return await asyncio.wait_for(task, LONG)
 
     lead = flights.begin(ALIAS, KEY)
+    began = time.monotonic()
     with waiting(lead.flight, 1) as waiters:
         assert asyncio.run(scene()) is None
         assert waiters[0].result(LONG) is None
+    assert time.monotonic() - began < LONG / 2
 
 
 # Forks and interrupts
