@@ -50,14 +50,14 @@ def _pipelined(port: int) -> float:
     socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(_CONNECTIONS)]
     batch = wire.get_request(port, "ceiling") * _DEPTH
     socks[0].sendall(wire.get_request(port, "ceiling"))
-    reply = len(socks[0].recv(4096))
+    response = len(socks[0].recv(4096))
     served = 0
     started = time.perf_counter()
     while time.perf_counter() - started < _SECONDS:
         for sock in socks:
             sock.sendall(batch)
         for sock in socks:
-            left = reply * _DEPTH
+            left = response * _DEPTH
             while left:
                 left -= len(sock.recv(1 << 18))
         served += _CONNECTIONS * _DEPTH

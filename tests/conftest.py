@@ -44,8 +44,8 @@ def make_cache(server: RunningServer) -> Callable[..., Any]:
 
     def make(**options: Any) -> Any:
         # Where a test is not about time, a busy machine must not make it one.
-        patience = {} if "REQUEST_TIMEOUT" in options else PATIENT
-        options = patience | options
+        longest_wait = {} if "REQUEST_TIMEOUT" in options else PATIENT
+        options = longest_wait | options
         entry = server.cache_settings(**options)
         del entry["BACKEND"]
         return MomentoCache(entry.pop("LOCATION"), entry)

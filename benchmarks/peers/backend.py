@@ -38,16 +38,16 @@ class RequestsCache(BaseCache):
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         """Return the value, or the default where there is none."""
         wire_key = key_base64(self.make_and_validate_key(key, version))
-        reply = self._session.get(
+        response = self._session.get(
             self._url,
             params={"key_base64": wire_key},
             headers={"Authorization": TOKEN},
             timeout=_SECONDS,
         )
-        if reply.status_code == 404:
+        if response.status_code == 404:
             return default
-        reply.raise_for_status()
-        return self._envelope.load(self._envelope.open(wire_key, reply.content, time.time()))
+        response.raise_for_status()
+        return self._envelope.load(self._envelope.open(wire_key, response.content, time.time()))
 
     def set(
         self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None

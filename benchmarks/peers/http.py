@@ -45,14 +45,14 @@ class Requests:
 
     def get(self, key: str) -> bytes:
         """Return the value."""
-        reply = self._session.get(
+        response = self._session.get(
             self._url,
             params={"key_base64": key_base64(key)},
             headers=_HEADERS,
             timeout=_SECONDS,
         )
-        reply.raise_for_status()
-        return reply.content
+        response.raise_for_status()
+        return response.content
 
     def close(self) -> None:
         """Close the connections."""
@@ -90,9 +90,9 @@ class Aiohttp:
         if session is None:
             connector = aiohttp.TCPConnector(limit=self._width)
             session = self._session = aiohttp.ClientSession(connector=connector)
-        async with session.get(self._origin + target(key), headers=_HEADERS) as reply:
-            reply.raise_for_status()
-            value: bytes = await reply.read()
+        async with session.get(self._origin + target(key), headers=_HEADERS) as response:
+            response.raise_for_status()
+            value: bytes = await response.read()
             return value
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:

@@ -29,10 +29,10 @@ class MomentoSdk:
 
     def get(self, key: str) -> bytes:
         """Return the value."""
-        reply = self._client.get(_CACHE, key)
-        if not isinstance(reply, CacheGet.Hit):
-            raise TypeError(f"the SDK answered {reply}")
-        value: bytes = reply.value_bytes
+        response = self._client.get(_CACHE, key)
+        if not isinstance(response, CacheGet.Hit):
+            raise TypeError(f"the SDK answered {response}")
+        value: bytes = response.value_bytes
         return value
 
     def close(self) -> None:

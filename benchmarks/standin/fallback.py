@@ -70,11 +70,11 @@ class _Protocol(asyncio.Protocol):
         self._wanted = 0
         return True
 
-    def _reply(self, reply: bytes) -> None:
+    def _reply(self, response: bytes) -> None:
         if self.latency:
-            asyncio.get_running_loop().call_later(self.latency, self._transport.write, reply)
+            asyncio.get_running_loop().call_later(self.latency, self._transport.write, response)
         else:
-            self._transport.write(reply)
+            self._transport.write(response)
 
 
 async def _serve(chain_and_key: list[str]) -> None:

@@ -29,7 +29,7 @@ from tests.support.canary import (
     watching,
 )
 from tests.support.operations import OPERATIONS, carry_out
-from tests.support.scripted import Peer, reply, scripted
+from tests.support.scripted import Peer, response, scripted
 
 ARGUMENTS = {operation.name: operation.arguments for operation in OPERATIONS}
 
@@ -134,7 +134,7 @@ def test_the_wire_has_it_in_one_header_only() -> None:
     def script(peer: Peer) -> None:
         while True:
             peer.request()
-            peer.send(reply(404, b"Key Not Found"))
+            peer.send(response(404, b"Key Not Found"))
 
     with scripted(script) as server:
         cache = MomentoCache("default-cache", {"OPTIONS": options(server.endpoint)})

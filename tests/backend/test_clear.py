@@ -25,7 +25,7 @@ from tests.support.scripted import GRACE, least_late, scripted, silent
 
 CACHE = "default-cache"
 DAY = 86400
-PATIENCE = 30
+LONGEST_WAIT = 30
 
 Make = Callable[..., Any]
 
@@ -140,10 +140,10 @@ def test_all_threads_of_the_process_forget(make_cache: Make) -> None:
     cache.set("k", 1)
     thread = Thread(target=lambda: make_cache().clear())
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(LONGEST_WAIT)
     thread = Thread(target=lambda: found.append(make_cache().get("k", "gone")))
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(LONGEST_WAIT)
     assert found == ["gone"]
     assert cache.get("k") is None
 
@@ -168,7 +168,7 @@ def test_a_real_other_process(server: RunningServer, make_cache: Make) -> None:
         [*script, json.dumps(server.cache_settings())],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONGEST_WAIT,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, '"ours"\n', "")

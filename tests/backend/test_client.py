@@ -34,7 +34,7 @@ from tests.support.scripted import (
     after_request,
     answer,
     answer_once,
-    reply,
+    response,
     scripted,
     short,
     silent,
@@ -106,28 +106,28 @@ KEY_NOT_FOUND, CACHE_NOT_FOUND = b'{"message": "Key Not Found"}', b"cache not fo
 UNUSABLE = "TransportError unusable"
 ANSWERS: list[tuple[bytes, Any, Any, Any]] = [
     # the answer, and what it means to a get, a set and a delete
-    (reply(200, b"bytes"), b"bytes", UNUSABLE, UNUSABLE),
-    (reply(204, b""), UNUSABLE, None, None),
-    (reply(404, KEY_NOT_FOUND), None, UNUSABLE, None),
-    (reply(404, CACHE_NOT_FOUND),) + ("CacheNotFound cache_not_found",) * 3,
-    (reply(404, b"<h1>nginx</h1>"),) + (UNUSABLE,) * 3,
-    (reply(404, b""),) + (UNUSABLE,) * 3,
-    (reply(404, b"x" * 2000 + KEY_NOT_FOUND),) + (UNUSABLE,) * 3,
-    (reply(404, KEY_NOT_FOUND, "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
-    (reply(200, b"bytes", "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
-    (reply(204, b"", "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
-    (reply(206, b"by"),) + (UNUSABLE,) * 3,
-    (reply(304, b""),) + (UNUSABLE,) * 3,
-    (reply(302, b"", "Location: /"),) + (UNUSABLE,) * 3,
-    (reply(400, b"no"),) + ("BadRequest bad_request",) * 3,
-    (reply(413, b"no"),) + ("BadRequest bad_request",) * 3,
-    (reply(401, b"no"),) + ("AccessDenied access_denied",) * 3,
-    (reply(403, b"no"),) + ("AccessDenied access_denied",) * 3,
-    (reply(405, b"no"),) + (UNUSABLE,) * 3,
-    (reply(429, b"no"),) + ("RateLimited rate_limited",) * 3,
-    (reply(500, b"no"),) + ("ServiceFailed service_failed",) * 3,
-    (reply(501, b"no"),) + ("ServiceFailed service_failed",) * 3,
-    (reply(599, b"no"),) + ("ServiceFailed service_failed",) * 3,
+    (response(200, b"bytes"), b"bytes", UNUSABLE, UNUSABLE),
+    (response(204, b""), UNUSABLE, None, None),
+    (response(404, KEY_NOT_FOUND), None, UNUSABLE, None),
+    (response(404, CACHE_NOT_FOUND),) + ("CacheNotFound cache_not_found",) * 3,
+    (response(404, b"<h1>nginx</h1>"),) + (UNUSABLE,) * 3,
+    (response(404, b""),) + (UNUSABLE,) * 3,
+    (response(404, b"x" * 2000 + KEY_NOT_FOUND),) + (UNUSABLE,) * 3,
+    (response(404, KEY_NOT_FOUND, "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
+    (response(200, b"bytes", "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
+    (response(204, b"", "Content-Encoding: gzip"),) + (UNUSABLE,) * 3,
+    (response(206, b"by"),) + (UNUSABLE,) * 3,
+    (response(304, b""),) + (UNUSABLE,) * 3,
+    (response(302, b"", "Location: /"),) + (UNUSABLE,) * 3,
+    (response(400, b"no"),) + ("BadRequest bad_request",) * 3,
+    (response(413, b"no"),) + ("BadRequest bad_request",) * 3,
+    (response(401, b"no"),) + ("AccessDenied access_denied",) * 3,
+    (response(403, b"no"),) + ("AccessDenied access_denied",) * 3,
+    (response(405, b"no"),) + (UNUSABLE,) * 3,
+    (response(429, b"no"),) + ("RateLimited rate_limited",) * 3,
+    (response(500, b"no"),) + ("ServiceFailed service_failed",) * 3,
+    (response(501, b"no"),) + ("ServiceFailed service_failed",) * 3,
+    (response(599, b"no"),) + ("ServiceFailed service_failed",) * 3,
 ]
 
 
@@ -159,14 +159,19 @@ def test_retry_after_is_read_when_it_is_a_number_of_seconds(
     header: str, seconds: float, make: Make
 ) -> None:
     """What else stands there is as if it were absent."""
-    with scripted(answer(reply(429, b"", f"Retry-After: {header}"))) as server:
+    with scripted(answer(response(429, b"", f"Retry-After: {header}"))) as server:
         assert run(make(server.endpoint)).retry_after == seconds
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_no_error_shows_token_key_or_value(operation: str, make: Make) -> None:
     """Messages name what went wrong and nothing that is secret."""
-    for data in (reply(400, b"bad key a2V5 test-token"), reply(500, b"value"), b"", b"test-token"):
+    for data in (
+        response(400, b"bad key a2V5 test-token"),
+        response(500, b"value"),
+        b"",
+        b"test-token",
+    ):
         with scripted(answer_once(data)) as server:
             error = run(make(server.endpoint), operation)
             shown = f"{error!r} {error} {error.__dict__} {error.__cause__} {error.__context__}"
@@ -181,26 +186,26 @@ def test_no_error_shows_token_key_or_value(operation: str, make: Make) -> None:
     ("script", "requests"),
     [
         (answer_once(b""), 2),
-        (answer_once(reply(200, b"val", length=5)), 2),
+        (answer_once(response(200, b"val", length=5)), 2),
         (answer_once(b"HTTP/1.1 200 OK\r\nContent-"), 2),
         (after_request(Peer.reset), 2),
-        (answer(reply(500)), 2),
-        (answer(reply(502)), 2),
-        (answer(reply(503)), 2),
-        (answer(reply(504)), 2),
-        (answer(reply(501)), 1),
-        (answer(reply(505)), 1),
-        (answer(reply(400)), 1),
-        (answer(reply(401)), 1),
-        (answer(reply(403)), 1),
-        (answer(reply(404)), 1),
-        (answer(reply(413)), 1),
-        (answer(reply(429)), 1),
-        (answer(reply(302)), 1),
-        (answer(reply(200, b"v", "Content-Encoding: br")), 1),
-        (answer(reply(200, b"", length=10**8)), 1),
+        (answer(response(500)), 2),
+        (answer(response(502)), 2),
+        (answer(response(503)), 2),
+        (answer(response(504)), 2),
+        (answer(response(501)), 1),
+        (answer(response(505)), 1),
+        (answer(response(400)), 1),
+        (answer(response(401)), 1),
+        (answer(response(403)), 1),
+        (answer(response(404)), 1),
+        (answer(response(413)), 1),
+        (answer(response(429)), 1),
+        (answer(response(302)), 1),
+        (answer(response(200, b"v", "Content-Encoding: br")), 1),
+        (answer(response(200, b"", length=10**8)), 1),
         (after_request(Peer.stall), 1),
-        (after_request(lambda p: p.drip(reply(200, b"v" * 500))), 1),
+        (after_request(lambda p: p.drip(response(200, b"v" * 500))), 1),
     ],
     ids=range(21),
 )
@@ -227,7 +232,7 @@ def test_only_a_broken_connection_or_a_failed_service_is_asked_again(
 @pytest.mark.parametrize("is_many", [False, True])
 def test_the_second_answer_counts(is_many: bool, make: Make) -> None:
     """A connection that broke costs nobody a value."""
-    with scripted(answer_once(b""), answer(reply(200, b"second"))) as server:
+    with scripted(answer_once(b""), answer(response(200, b"second"))) as server:
         client = make(server.endpoint)
         found = run_many(client, [OPERATIONS["get"]])[0] if is_many else run(client)
         assert bytes(found) == b"second"
@@ -245,7 +250,7 @@ def test_a_refused_connection_is_not_asked_again(make: Make) -> None:
 
 def test_without_time_there_is_no_second_request(make: Make) -> None:
     """With less than a tenth of the deadline left, the error stands."""
-    late = after_request(lambda p: p.pause(0.385), lambda p: p.send(reply(503)))
+    late = after_request(lambda p: p.pause(0.385), lambda p: p.send(response(503)))
     with scripted(late) as server:
         client = make(server.endpoint, REQUEST_TIMEOUT=0.42)
         assert run(client).kind in ("service_failed", "timeout")
@@ -264,7 +269,7 @@ def test_a_retry_stays_within_the_deadline(make: Make) -> None:
 
 def test_the_budget_ends_the_retries_of_a_dying_service(make: Make) -> None:
     """When the retries are spent, an operation costs one request until others have earned more."""
-    with scripted(answer(reply(500))) as server:
+    with scripted(answer(response(500))) as server:
         client = make(server.endpoint)
         while client._endpoint.retries.spend():
             pass
@@ -283,21 +288,21 @@ def _tenths(client: Any) -> int:
 
 @pytest.mark.parametrize("is_many", [False, True], ids=["one", "many"])
 @pytest.mark.parametrize(
-    ("replies", "earned"),
+    ("responses", "earned"),
     [
-        ((reply(200),), 1),
-        ((reply(404, b"Key Not Found"),), 1),
-        ((reply(400),), 1),
-        ((reply(429),), 1),
-        ((reply(500), reply(200)), -10),
-        ((reply(500), reply(500)), -10),
+        ((response(200),), 1),
+        ((response(404, b"Key Not Found"),), 1),
+        ((response(400),), 1),
+        ((response(429),), 1),
+        ((response(500), response(200)), -10),
+        ((response(500), response(500)), -10),
     ],
 )
 def test_what_was_sent_once_earns_and_what_was_sent_twice_does_not(
-    make: Make, is_many: bool, replies: tuple[bytes, ...], earned: int
+    make: Make, is_many: bool, responses: tuple[bytes, ...], earned: int
 ) -> None:
     """An operation that was sent once earns a tenth of a retry, well or not; a retry costs one."""
-    with scripted(answer(*replies), answer(replies[-1])) as server:
+    with scripted(answer(*responses), answer(responses[-1])) as server:
         client = make(server.endpoint)
         while client._endpoint.retries.spend():
             pass
@@ -310,7 +315,7 @@ def test_what_was_sent_once_earns_and_what_was_sent_twice_does_not(
 
 def test_an_operation_without_a_retry_left_earns(make: Make) -> None:
     """What could not be repeated was sent once."""
-    with scripted(answer(reply(500))) as server:
+    with scripted(answer(response(500))) as server:
         client = make(server.endpoint)
         while client._endpoint.retries.spend():
             pass
@@ -325,7 +330,7 @@ def test_a_probe_that_is_sent_again_with_a_new_token_stays_the_probe(make: Make)
     def by_token(peer: Peer) -> None:
         while True:
             is_old = peer.request().headers["authorization"] == "old-token"
-            peer.send(reply(401, b"") if is_old else reply(200, b"value"))
+            peer.send(response(401, b"") if is_old else response(200, b"value"))
 
     with scripted(by_token) as server:
         client = make(server.endpoint, TOKEN=lambda: next(tokens))
@@ -352,13 +357,13 @@ def until_open(client: MomentoClient, most: int = 40) -> int:
 @pytest.mark.parametrize(
     ("data", "at_most", "is_shared"),
     [
-        (reply(401), 1, False),
-        (reply(404, CACHE_NOT_FOUND), 1, False),
-        (reply(429, b"", "Retry-After: 2"), 1, False),
-        (reply(429), 5, False),
-        (reply(500), 12, True),
-        (reply(302), 12, True),
-        (reply(404, b"nginx"), 12, True),
+        (response(401), 1, False),
+        (response(404, CACHE_NOT_FOUND), 1, False),
+        (response(429, b"", "Retry-After: 2"), 1, False),
+        (response(429), 5, False),
+        (response(500), 12, True),
+        (response(302), 12, True),
+        (response(404, b"nginx"), 12, True),
         (b"", 12, True),
     ],
     ids=range(8),
@@ -384,7 +389,9 @@ def test_the_breaker_opens_for_the_account_or_for_the_service(
         assert isinstance(run(other), CircuitOpen) is is_shared
 
 
-@pytest.mark.parametrize("data", [reply(400), reply(403), reply(413), reply(404, KEY_NOT_FOUND)])
+@pytest.mark.parametrize(
+    "data", [response(400), response(403), response(413), response(404, KEY_NOT_FOUND)]
+)
 def test_a_refusal_of_one_request_opens_nothing(data: bytes, make: Make) -> None:
     """The service is up and this account is served: only this request was wrong."""
     with scripted(answer(data)) as server:
@@ -635,7 +642,7 @@ def test_what_is_too_large_for_any_service_is_not_sent(
 ) -> None:
     """Five megabytes with the key may go; one byte more costs no request."""
     body = bytes(5 * 1024 * 1024 - 3 + surplus)
-    with scripted(answer(reply(204, b""))) as server:
+    with scripted(answer(response(204, b""))) as server:
         client = make(server.endpoint)
         outcome = run(client, Operation.set(KEY, body, 60))
         assert (outcome is None) is is_sent

@@ -23,7 +23,7 @@ from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.serializers import PickleSerializer
 from django_momento_http.testing import RunningServer, running_server
-from tests.support.scripted import Peer, reply, scripted
+from tests.support.scripted import Peer, response, scripted
 from tests.support.sizes import sized
 
 ANSWERS = sized(3_000, 10_000)
@@ -205,7 +205,7 @@ def true_value(cache: MomentoCache, server: RunningServer) -> bytes:
 
 def valid_answers(stored: bytes) -> list[bytes]:
     """Return good answers of every form."""
-    sized = reply(200, stored)
+    sized = response(200, stored)
     half = len(stored) // 2
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in (stored[:half], stored[half:]))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -213,9 +213,9 @@ def valid_answers(stored: bytes) -> list[bytes]:
         sized,
         head + chunks + b"0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + sized,
-        reply(404, b"Key Not Found"),
-        reply(204, b""),
-        reply(500, b"failed"),
+        response(404, b"Key Not Found"),
+        response(204, b""),
+        response(500, b"failed"),
     ]
 
 

@@ -24,7 +24,7 @@ from tests.support.scripted import (
     after_request,
     answer,
     answer_once,
-    reply,
+    response,
     scripted,
 )
 
@@ -312,7 +312,7 @@ def test_a_hedged_win_neither_charges_nor_refunds(
     client_of: Callable[..., MomentoClient],
 ) -> None:
     """What was lost before stays lost: a second request's answer says nothing of the service."""
-    with scripted(lose, answer(reply(200))) as server:
+    with scripted(lose, answer(response(200))) as server:
         client = client_of(server)
         breaker = client._endpoint.breaker
         error = MomentoError()
@@ -334,7 +334,7 @@ def then(status: int, *headers: str) -> tuple[Script, Script]:
         peer.request()
         while len(peer.server.received) < 2:
             peer.pause(0.001)
-        peer.send(reply(status, b"no", *headers))
+        peer.send(response(status, b"no", *headers))
         peer.pause(0.05)
         peer.server.has_answered = True  # type: ignore[attr-defined]
         peer.stall()
@@ -343,8 +343,8 @@ def then(status: int, *headers: str) -> tuple[Script, Script]:
         peer.request()
         while not hasattr(peer.server, "has_answered"):
             peer.pause(0.001)
-        peer.send(reply(200))
-        answer(reply(200))(peer)
+        peer.send(response(200))
+        answer(response(200))(peer)
 
     return first, second
 

@@ -21,7 +21,7 @@ from django_momento_http.exceptions import (
 from django_momento_http.testing import Fault, running_server
 from tests.support.canary import TOKEN
 from tests.support.operations import MODES, Lines, Operation, carry_out, listening
-from tests.support.scripted import GRACE, Peer, after_request, reply, scripted
+from tests.support.scripted import GRACE, Peer, after_request, response, scripted
 
 DEADLINE = 0.3
 # For what a test prepares: a busy machine must not spoil it.
@@ -206,7 +206,7 @@ def test_values_that_are_not_ours(
 def slow_reader(peer: Peer) -> None:
     """Read a large request so slowly that it would take minutes."""
     if peer.head().startswith(b"GET"):
-        peer.send(reply(404, b"Key Not Found"))
+        peer.send(response(404, b"Key Not Found"))
         peer.head()
     while peer.sock.recv(2000):
         peer.pause(0.02)

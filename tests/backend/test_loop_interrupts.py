@@ -25,7 +25,7 @@ from tests.support.sizes import sized
 SECONDS = sized(0.4, 20.0)
 # One line in so many is tried, another each time.
 STEP = sized(3, 1)
-PATIENCE = 20
+LONGEST_WAIT = 20
 TASKS = 50
 PACKAGE = str(Path(django_momento_http.__file__).parent)
 FILES = {module.__file__ for module in (jobs, runner, workers)}
@@ -63,7 +63,7 @@ def a_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def finish(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
     """Run to the end, however often the loop is interrupted."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     future = asyncio.ensure_future(awaitable, loop=loop)
     while True:
         try:

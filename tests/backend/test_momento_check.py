@@ -34,7 +34,7 @@ from tests.support.scripted import (
     Peer,
     authority,
     bundle,
-    reply,
+    response,
     scripted,
     server_context,
     silent,
@@ -111,13 +111,13 @@ def in_memory() -> Callable[[Peer], None]:
             key = received.target.partition("&")[0]
             if received.method == "GET":
                 body = values.get(key)
-                peer.send(reply(200, body) if body else reply(404, b"Key Not Found"))
+                peer.send(response(200, body) if body else response(404, b"Key Not Found"))
                 continue
             if received.method == "PUT":
                 values[key] = received.body
             else:
                 values.pop(key, None)
-            peer.send(reply(204, b""))
+            peer.send(response(204, b""))
 
     return script
 
@@ -585,15 +585,15 @@ LISTENERS: dict[str, tuple[bytes, str, list[str]]] = {
     "nothing known": (b"hello\r\n", "connection", ["broke"]),
     "nothing": (b"", "connection", ["broke"]),
     "a page for 403": (
-        reply(403, b"<h1>Forbidden</h1>", PAGE),
+        response(403, b"<h1>Forbidden</h1>", PAGE),
         "unusable",
         ["(403) as other web servers give it", "Something other than Momento answers"],
     ),
-    "no method": (reply(501, b"no"), "unusable", ["(501) as other web servers give it"]),
-    "405": (reply(405, b"no"), "unusable", ["405", "Something other than Momento answers"]),
-    "a load balancer's page": (reply(502, b"<h1>", PAGE), "service_failed", ["Try again later"]),
-    "400": (reply(400, b"no"), "bad_request", ["MAX_TTL"]),
-    "a page about https": (reply(404, b"see https://", PAGE), "unusable", ["ENDPOINT"]),
+    "no method": (response(501, b"no"), "unusable", ["(501) as other web servers give it"]),
+    "405": (response(405, b"no"), "unusable", ["405", "Something other than Momento answers"]),
+    "a load balancer's page": (response(502, b"<h1>", PAGE), "service_failed", ["Try again later"]),
+    "400": (response(400, b"no"), "bad_request", ["MAX_TTL"]),
+    "a page about https": (response(404, b"see https://", PAGE), "unusable", ["ENDPOINT"]),
 }
 
 

@@ -20,7 +20,7 @@ from tests.support.markers import marker_key
 from tests.support.owing import CACHE, DOWN, KEY, Payer, Process, at_the_service, owed, sent
 from tests.support.scripted import GRACE, least_late
 
-PATIENCE = 30
+LONGEST_WAIT = 30
 SESSION = "django.contrib.sessions.cache" + "a" * 32
 CACHED_DB_SESSION = "django.contrib.sessions.cached_db" + "a" * 32
 
@@ -524,7 +524,7 @@ def test_a_fork_inherits_no_debts(server: RunningServer, make_cache: Make) -> No
     answers = context.SimpleQueue()
     child = context.Process(target=ask_in_child, args=(cache, answers))
     child.start()
-    child.join(PATIENCE)
+    child.join(LONGEST_WAIT)
     assert answers.get() == (0, 0)
     assert owed(cache) == (1, 0)
 

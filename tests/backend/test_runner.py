@@ -35,7 +35,7 @@ from tests.support.scripted import (
     bundle,
     least_late,
     open_in,
-    reply,
+    response,
     scripted,
     server_context,
 )
@@ -453,7 +453,7 @@ def test_connections_are_opened_while_values_are_packed(
     tmp_path: Path, make: Callable[..., Runner], clock: ClockAhead
 ) -> None:
     """The time to connect, handshake and all, is not used up by packing either."""
-    with scripted(answer(reply(204, b"")), tls=server_context()) as server:
+    with scripted(answer(response(204, b"")), tls=server_context()) as server:
         runner = make(server.endpoint, clock, CA_BUNDLE=bundle(tmp_path), CONNECT_TIMEOUT=2.0)
         assert runner.run(lambda: slow_to_pack(clock, "a0", "a1", "a2")) == [None] * 3
 
@@ -558,9 +558,9 @@ def test_a_later_step_has_what_is_left_of_a_many_call_s_time(
         for _ in range(3):
             peer.request()
             clock.ahead += 1.5
-            peer.send(reply(200))
+            peer.send(response(200))
         peer.request()
-        peer.send(reply(200, b"last"))
+        peer.send(response(200, b"last"))
 
     async def plan() -> Any:
         list(await Together([Operation.get(KEY)] * 3))

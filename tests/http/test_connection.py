@@ -18,14 +18,14 @@ from tests.support.scripted import (
     GRACE,
     Addresses,
     Peer,
-    a_call,
+    a_request,
     after_request,
     answer,
     answer_once,
     bundle,
     connect_to,
     drive,
-    reply,
+    response,
     scripted,
     server_context,
     short,
@@ -39,23 +39,23 @@ CHUNKED = "Transfer-Encoding: chunked"
 @pytest.mark.parametrize(
     ("data", "status", "body", "is_kept"),
     [
-        (reply(200, b"value"), 200, b"value", True),
-        (reply(200, b""), 200, b"", True),
-        (reply(204, b""), 204, b"", True),
+        (response(200, b"value"), 200, b"value", True),
+        (response(200, b""), 200, b"", True),
+        (response(204, b""), 204, b"", True),
         (
-            reply(200, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", CHUNKED, length=None),
+            response(200, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", CHUNKED, length=None),
             200,
             b"abcde",
             True,
         ),
-        (reply(100, b"", length=None) + reply(200, b"value"), 200, b"value", True),
-        (reply(404, b"Key Not Found"), 404, b"Key Not Found", True),
-        (reply(500, b"x" * 1500), 500, b"x" * ERROR_BODY_LIMIT, True),
-        (reply(302, b"moved", "Location: http://elsewhere/"), 302, b"moved", True),
-        (reply(200, b"value", "Connection: close"), 200, b"value", False),
-        (reply(200).replace(b"1.1", b"1.0"), 200, b"value", False),
-        (reply(500, b"x" * 9_000_000), 500, b"x" * ERROR_BODY_LIMIT, False),
-        (reply(503, b"busy", length=4_000_000), 503, b"busy", False),
+        (response(100, b"", length=None) + response(200, b"value"), 200, b"value", True),
+        (response(404, b"Key Not Found"), 404, b"Key Not Found", True),
+        (response(500, b"x" * 1500), 500, b"x" * ERROR_BODY_LIMIT, True),
+        (response(302, b"moved", "Location: http://elsewhere/"), 302, b"moved", True),
+        (response(200, b"value", "Connection: close"), 200, b"value", False),
+        (response(200).replace(b"1.1", b"1.0"), 200, b"value", False),
+        (response(500, b"x" * 9_000_000), 500, b"x" * ERROR_BODY_LIMIT, False),
+        (response(503, b"busy", length=4_000_000), 503, b"busy", False),
     ],
     ids=range(12),
 )
@@ -65,14 +65,14 @@ def test_an_answer_is_returned_and_its_connection_kept_or_not(
     """A whole answer is returned; the connection is kept only where nothing more can come of it."""
     with scripted(after_request(lambda p: p.send(data), Peer.stall)) as server:
         connection = connect_to(server)
-        call = a_call(seconds=5.0)
+        request = a_request(seconds=5.0)
         if status == 503:
             # Less came than was announced: an error's text is not worth waiting for more.
-            call.deadline = time.monotonic() + 0.2
+            request.deadline = time.monotonic() + 0.2
             with pytest.raises(TransportError, match="no whole answer"):
-                drive(connection, call)
+                drive(connection, request)
         else:
-            found = drive(connection, call)
+            found = drive(connection, request)
             assert (found.status, bytes(found.body)) == (status, body)
         assert connection.reusable is is_kept
         connection.close()
@@ -83,16 +83,19 @@ def test_an_answer_is_returned_and_its_connection_kept_or_not(
     [
         (b"", "TransportError connection"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "TransportError connection"),
-        (reply(200, b"val", length=5), "TransportError connection"),
-        (reply(200, b"5\r\nval", CHUNKED, length=None), "TransportError connection"),
-        (reply(200, b"value", length=None), "TransportError connection"),
-        (reply(200, b"value", "Transfer-Encoding: gzip", length=None), "TransportError connection"),
-        (reply(200, b"value", "Content-Length: 7"), "TransportError connection"),
-        (reply(200, b"value") + reply(200, b"other"), "TransportError connection"),
-        (reply(101, b"", "Upgrade: x", "Connection: Upgrade"), "TransportError connection"),
+        (response(200, b"val", length=5), "TransportError connection"),
+        (response(200, b"5\r\nval", CHUNKED, length=None), "TransportError connection"),
+        (response(200, b"value", length=None), "TransportError connection"),
+        (
+            response(200, b"value", "Transfer-Encoding: gzip", length=None),
+            "TransportError connection",
+        ),
+        (response(200, b"value", "Content-Length: 7"), "TransportError connection"),
+        (response(200, b"value") + response(200, b"other"), "TransportError connection"),
+        (response(101, b"", "Upgrade: x", "Connection: Upgrade"), "TransportError connection"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TransportError connection"),
-        (reply(200, b"", length=BODY_LIMIT + 1), "TransportError unusable"),
-        (reply(200, b"", length=10**30), "TransportError connection"),
+        (response(200, b"", length=BODY_LIMIT + 1), "TransportError unusable"),
+        (response(200, b"", length=10**30), "TransportError connection"),
     ],
     ids=range(12),
 )
@@ -101,7 +104,7 @@ def test_half_an_answer_or_a_doubtful_one_is_an_error(data: bytes, error: str) -
     with scripted(answer_once(data)) as server:
         connection = connect_to(server)
         with pytest.raises(MomentoError) as caught:
-            drive(connection, a_call())
+            drive(connection, a_request())
         assert short(caught.value) == error
         assert not connection.reusable
         connection.close()
@@ -111,13 +114,13 @@ def test_half_an_answer_or_a_doubtful_one_is_an_error(data: bytes, error: str) -
 @pytest.mark.parametrize(
     ("data", "is_whole"),
     [
-        (reply(401, b"no", "Connection: close", length=None), False),
-        (reply(429, b"no", "Retry-After: 2", length=None), False),
-        (reply(401, b"no", length=None).replace(b"1.1", b"1.0"), False),
-        (reply(403, b"no", "Transfer-Encoding: gzip", length=None), False),
-        (reply(404, b"Key Not Found", length=None), False),
-        (reply(500, b"", length=None), False),
-        (reply(400, b"no", length=2), True),
+        (response(401, b"no", "Connection: close", length=None), False),
+        (response(429, b"no", "Retry-After: 2", length=None), False),
+        (response(401, b"no", length=None).replace(b"1.1", b"1.0"), False),
+        (response(403, b"no", "Transfer-Encoding: gzip", length=None), False),
+        (response(404, b"Key Not Found", length=None), False),
+        (response(500, b"", length=None), False),
+        (response(400, b"no", length=2), True),
     ],
     ids=range(7),
 )
@@ -127,7 +130,7 @@ def test_a_status_stands_without_the_end_of_what_explains_it(
     """Only a value needs an end that can be told from a broken connection."""
     with scripted(after_request(lambda p: p.send(data), lambda p: p.pause(0.05), end)) as server:
         connection = connect_to(server)
-        found = drive(connection, a_call(seconds=0.3))
+        found = drive(connection, a_request(seconds=0.3))
         assert f" {found.status} ".encode() in data
         assert data.endswith(bytes(found.body))
         assert connection.reusable is is_whole
@@ -149,7 +152,7 @@ def test_a_body_of_a_204_is_nobody_s(header: str, pause: float) -> None:
 
     with scripted(script) as server:
         connection = connect_to(server)
-        assert drive(connection, a_call(body=b"value")).status == 204
+        assert drive(connection, a_request(body=b"value")).status == 204
         if connection.reusable:
             connection.wait(1, 5.0)
         assert not (connection.reusable and connection.is_reusable_now())
@@ -160,7 +163,7 @@ def test_a_body_of_a_204_is_nobody_s(header: str, pause: float) -> None:
 def test_an_answer_in_pieces_is_the_same(pieces: int) -> None:
     """Where a body's bytes are cut by the network makes no difference."""
     body = bytes(range(256)) * 800
-    data = reply(200, body)
+    data = response(200, body)
     size = len(data) // pieces + 1
 
     def script(peer: Peer) -> None:
@@ -172,7 +175,7 @@ def test_an_answer_in_pieces_is_the_same(pieces: int) -> None:
 
     with scripted(script) as server:
         connection = connect_to(server)
-        assert bytes(drive(connection, a_call()).body) == body
+        assert bytes(drive(connection, a_request()).body) == body
         assert connection.reusable
         connection.close()
 
@@ -180,16 +183,16 @@ def test_an_answer_in_pieces_is_the_same(pieces: int) -> None:
 @pytest.mark.parametrize(
     ("head", "flood", "bound"),
     [
-        (reply(200, b"", length=10 * BODY_LIMIT), b"x" * 65536, 1 << 20),
-        (reply(200, b"", CHUNKED, length=None), b"10000\r\n" + b"x" * 65536 + b"\r\n", 13 << 20),
-        (reply(200, b"", CHUNKED, length=None), b"2\r\nxx\r\n" * 5000, 13 << 20),
-        (reply(200, b"0\r\n", CHUNKED, length=None), b"", 1 << 20),
-        (reply(500, b"0\r\n", CHUNKED, length=None), b"", 1 << 20),
-        (reply(500, b"1;", CHUNKED, length=None), b"x" * 65536, 1 << 20),
-        (reply(500, b"", length=10**9), b"x" * 65536, 1 << 20),
+        (response(200, b"", length=10 * BODY_LIMIT), b"x" * 65536, 1 << 20),
+        (response(200, b"", CHUNKED, length=None), b"10000\r\n" + b"x" * 65536 + b"\r\n", 13 << 20),
+        (response(200, b"", CHUNKED, length=None), b"2\r\nxx\r\n" * 5000, 13 << 20),
+        (response(200, b"0\r\n", CHUNKED, length=None), b"", 1 << 20),
+        (response(500, b"0\r\n", CHUNKED, length=None), b"", 1 << 20),
+        (response(500, b"1;", CHUNKED, length=None), b"x" * 65536, 1 << 20),
+        (response(500, b"", length=10**9), b"x" * 65536, 1 << 20),
         (b"HTTP/1.1 200 OK\r\n", b"", 2 << 20),
         (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536, 1 << 20),
-        (b"", reply(100, b"", length=None) * 100, 1 << 20),
+        (b"", response(100, b"", length=None) * 100, 1 << 20),
         (b"", b"HTTP/1.1 099 Odd\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30000, 1 << 20),
     ],
     ids=[
@@ -223,7 +226,7 @@ def test_an_endless_answer_costs_little_memory_and_ends_early(
         connection = connect_to(server)
         tracemalloc.start()
         began = time.monotonic()
-        found = answer_or_error(connection, a_call(seconds=10.0))
+        found = answer_or_error(connection, a_request(seconds=10.0))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         connection.close()
@@ -237,10 +240,10 @@ def test_an_endless_answer_costs_little_memory_and_ends_early(
         assert not connection.reusable
 
 
-def answer_or_error(connection: Connection, call: Request) -> Any:
+def answer_or_error(connection: Connection, request: Request) -> Any:
     """Return what a request ends with, also when that is an error of ours."""
     try:
-        return drive(connection, call)
+        return drive(connection, request)
     except MomentoError as error:
         return error
 
@@ -252,7 +255,7 @@ def answer_or_error(connection: Connection, call: Request) -> Any:
     st.one_of(
         st.binary(max_size=200),
         st.builds(
-            lambda status, headers, body: reply(status, body, *headers),
+            lambda status, headers, body: response(status, body, *headers),
             st.integers(0, 999),
             st.lists(
                 st.sampled_from(
@@ -278,7 +281,7 @@ def test_whatever_comes_only_our_errors_come_out(data: bytes) -> None:
     """Hostile bytes are an answer or a MomentoError, never anything else."""
     with scripted(answer_once(data)) as server:
         connection = connect_to(server)
-        found = answer_or_error(connection, a_call(seconds=2.0))
+        found = answer_or_error(connection, a_request(seconds=2.0))
         if isinstance(found, MomentoError):
             assert found.__cause__ is None
             assert found.__context__ is None
@@ -302,12 +305,12 @@ def test_a_large_body_arrives_whole_at_a_slow_reader() -> None:
             peer._left += peer.sock.recv(200_000)
             peer.pause(0.001)
         is_same = peer._left == body
-        peer.send(reply(204 if is_same else 400, b""))
+        peer.send(response(204 if is_same else 400, b""))
         peer.stall()
 
     with scripted(script) as server:
         connection = connect_to(server)
-        assert drive(connection, a_call(body=body, seconds=10.0)).status == 204
+        assert drive(connection, a_request(body=body, seconds=10.0)).status == 204
         assert connection.reusable
         connection.close()
 
@@ -321,21 +324,23 @@ def test_an_answer_before_the_request_is_read_is_its_refusal(
 
     def script(peer: Peer) -> None:
         peer.head()
-        peer.send(reply(413, b"too large"))
+        peer.send(response(413, b"too large"))
         if is_closed:
             socket.socket.shutdown(peer.sock, socket.SHUT_WR)
         peer.stall()
 
     with scripted(script, tls=server_context() if is_tls else None) as server:
         connection = connect_to(server, bundle(tmp_path) if is_tls else None)
-        found = drive(connection, a_call(body=bytes(8_000_000), seconds=5.0))
+        found = drive(connection, a_request(body=bytes(8_000_000), seconds=5.0))
         assert (found.status, found.body) == (413, b"too large")
         assert not connection.reusable
         connection.close()
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("interim", [reply(100, b"", length=None), reply(103, b"", "Link: x")])
+@pytest.mark.parametrize(
+    "interim", [response(100, b"", length=None), response(103, b"", "Link: x")]
+)
 def test_interim_answers_do_not_stop_the_request(
     interim: bytes, is_tls: bool, tmp_path: Path
 ) -> None:
@@ -352,12 +357,12 @@ def test_interim_answers_do_not_stop_the_request(
         while len(arrived) < len(body):
             arrived += peer._more()
         peer._left = b""
-        peer.send(interim + reply(204 if arrived == body else 400, b""))
+        peer.send(interim + response(204 if arrived == body else 400, b""))
         peer.stall()
 
     with scripted(script, tls=server_context() if is_tls else None) as server:
         connection = connect_to(server, bundle(tmp_path) if is_tls else None)
-        assert drive(connection, a_call(body=body, seconds=10.0)).status == 204
+        assert drive(connection, a_request(body=body, seconds=10.0)).status == 204
         assert connection.reusable
         connection.close()
 
@@ -367,12 +372,12 @@ def test_endless_interim_answers_end_the_request() -> None:
 
     def script(peer: Peer) -> None:
         peer.head()
-        peer.flood(reply(100, b"", length=None) * 100)
+        peer.flood(response(100, b"", length=None) * 100)
 
     with scripted(script) as server:
         connection = connect_to(server)
         with pytest.raises(TransportError) as caught:
-            drive(connection, a_call(body=bytes(50_000_000), seconds=10.0))
+            drive(connection, a_request(body=bytes(50_000_000), seconds=10.0))
         assert caught.value.kind == "unusable"
         connection.close()
 
@@ -392,7 +397,7 @@ def test_a_peer_that_leaves_while_we_send_is_a_broken_connection(
     with scripted(script, tls=server_context() if is_tls else None) as server:
         connection = connect_to(server, bundle(tmp_path) if is_tls else None)
         with pytest.raises(TransportError) as caught:
-            drive(connection, a_call(body=bytes(8_000_000), seconds=5.0))
+            drive(connection, a_request(body=bytes(8_000_000), seconds=5.0))
         assert short(caught.value) == "TransportError connection"
         connection.close()
 
@@ -405,7 +410,7 @@ def test_a_tls_session_is_resumed_and_renewed_when_it_was_refused(
     context = ssl.create_default_context(cafile=bundle(tmp_path))
     kept: list[Any] = []
     for server_run in range(2):  # the second knows nothing of the first's sessions
-        with scripted(answer(reply(200)), tls=server_context(version=version)) as server:
+        with scripted(answer(response(200)), tls=server_context(version=version)) as server:
             route = Route("127.0.0.1", server.port, context, 0.5)
             for _ in range(3):
                 resolver: Any = Addresses((socket.AF_INET, ("127.0.0.1", server.port)))
@@ -416,7 +421,7 @@ def test_a_tls_session_is_resumed_and_renewed_when_it_was_refused(
                     kept[-1] if kept else None,
                     kept.append,
                 )
-                assert drive(connection, a_call()).status == 200
+                assert drive(connection, a_request()).status == 200
                 connection.close()
             assert server.resumed == [False, True, True], server_run
 
@@ -430,7 +435,7 @@ def test_a_tunnel_is_opened_through_a_proxy(is_tls: bool, login: str, tmp_path: 
     """CONNECT names the origin and carries the login; what follows is between us and the origin."""
     tls = server_context() if is_tls else None
     with (
-        scripted(answer(reply(200, b"inside")), tls=tls) as server,
+        scripted(answer(response(200, b"inside")), tls=tls) as server,
         scripted(tunnel(server.port, login or None)) as proxy,
     ):
         connection = connect_to(
@@ -441,7 +446,7 @@ def test_a_tunnel_is_opened_through_a_proxy(is_tls: bool, login: str, tmp_path: 
             proxy_credentials=login,
         )
         for _ in range(2):
-            assert bytes(drive(connection, a_call()).body) == b"inside"
+            assert bytes(drive(connection, a_request()).body) == b"inside"
         connection.close()
     [connect] = proxy.received
     assert (connect.method, connect.target) == ("CONNECT", f"127.0.0.1:{server.port}")
@@ -453,15 +458,18 @@ def test_a_tunnel_is_opened_through_a_proxy(is_tls: bool, login: str, tmp_path: 
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
-        (answer_once(reply(407, b"who are you?", 'Proxy-Authenticate: Basic realm="x"')), "proxy"),
-        (answer_once(reply(502, b"no")), "proxy"),
-        (answer_once(reply(302, b"", "Location: /")), "proxy"),
+        (
+            answer_once(response(407, b"who are you?", 'Proxy-Authenticate: Basic realm="x"')),
+            "proxy",
+        ),
+        (answer_once(response(502, b"no")), "proxy"),
+        (answer_once(response(302, b"", "Location: /")), "proxy"),
         (answer_once(b""), "proxy"),
         (answer_once(b"HTTP/1.1 200 Conn"), "proxy"),
-        (answer_once(reply(200, b"surprise", length=None)), "proxy"),
+        (answer_once(response(200, b"surprise", length=None)), "proxy"),
         (answer_once(b"SSH-2.0-OpenSSH\r\n"), "connect"),
-        (answer_once(reply(101, b"", "Upgrade: x", "Connection: Upgrade")), "connect"),
-        (after_request(lambda p: p.flood(reply(100, b"", length=None))), "proxy"),
+        (answer_once(response(101, b"", "Upgrade: x", "Connection: Upgrade")), "connect"),
+        (after_request(lambda p: p.flood(response(100, b"", length=None))), "proxy"),
         (after_request(Peer.stall), "connect_timeout"),
         (
             after_request(lambda p: p.drip(b"HTTP/1.1 200 Connection established\r\n")),
@@ -484,7 +492,7 @@ def test_a_proxy_s_refusal_is_a_failed_connection_without_credentials(
         )
         began = time.monotonic()
         with pytest.raises(ConnectFailed) as caught:
-            drive(connection, a_call())
+            drive(connection, a_request())
         assert caught.value.kind == kind
         assert time.monotonic() - began < 0.2 + GRACE
         assert "hunter2" not in f"{caught.value} {caught.value!r} {connection._route!r}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted import Peer, reply, scripted
+from tests.support.scripted import Peer, response, scripted
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ EVENTLET = """
 """
 WORK = """
     import random, sys
-    from tests.support.scripted import a_call, all_of, open_in, transport_to
+    from tests.support.scripted import a_request, all_of, open_in, transport_to
 
     class Mine(Exception):
         pass
@@ -39,9 +39,9 @@ WORK = """
     def ask(number, turn):
         target = f"/{number}/{turn}"
         if turn % 2:
-            answers = [transport.exchange(a_call(target))]
+            answers = [transport.exchange(a_request(target))]
         else:
-            answers = [answer for _, answer in all_of(transport, [a_call(target)] * 3)]
+            answers = [answer for _, answer in all_of(transport, [a_request(target)] * 3)]
         assert {answer.body for answer in answers} == {target.encode()}
 
     def work(number):
@@ -80,7 +80,7 @@ def script(peer: Peer) -> None:
     while True:
         received = peer.request()
         peer.pause(0.002 if len(peer.server.received) % 3 == 0 else 0)
-        peer.send(reply(200, received.target.encode()))
+        peer.send(response(200, received.target.encode()))
 
 
 @pytest.mark.parametrize(("library", "patch"), [("gevent", GEVENT), ("eventlet", EVENTLET)])

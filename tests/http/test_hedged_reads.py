@@ -20,14 +20,14 @@ from tests.support.scripted import (
     GRACE,
     Peer,
     ScriptedServer,
-    a_call,
+    a_request,
     after_request,
     all_of,
     bundle,
     echo,
     give_back,
     open_in,
-    reply,
+    response,
     scripted,
     server_context,
     transport_to,
@@ -71,16 +71,16 @@ def patient(seconds: float = SILENCE, purse: Purse | None = None, *, well: bool 
 
 def a_get(target: str = "/x", hedging: Hedging | None = None, seconds: float = 5.0) -> Request:
     """Return a GET that may be asked again."""
-    call = a_call(target, seconds=seconds)
-    call.hedging = hedging or patient()
-    return call
+    request = a_request(target, seconds=seconds)
+    request.hedging = hedging or patient()
+    return request
 
 
-def result_of(transport: Transport, call: Request, *, is_many: bool) -> Any:
+def result_of(transport: Transport, request: Request, *, is_many: bool) -> Any:
     """Return what came of one request, sent alone or as one of many."""
     if not is_many:
-        return transport.exchange(call)
-    [(_, found)] = all_of(transport, [call])
+        return transport.exchange(request)
+    [(_, found)] = all_of(transport, [request])
     return found
 
 
@@ -117,7 +117,7 @@ def late(seconds: float = LATE, status: int = 200, body: bytes = b"late") -> Cal
     def script(peer: Peer) -> None:
         peer.request()
         peer.pause(seconds)
-        peer.send(reply(status, body))
+        peer.send(response(status, body))
         echo(peer)
 
     return script
@@ -135,7 +135,7 @@ def behind(
             peer.pause(0.001)
         if after is not None:
             after.wait(10)
-        peer.send(reply(status, body))
+        peer.send(response(status, body))
         script.sent.set()  # type: ignore[attr-defined]
         peer.stall()
 
@@ -167,14 +167,14 @@ def test_a_lost_answer_is_asked_for_again(is_many: bool) -> None:
     """A GET whose answer never comes is answered on another connection; the first is closed."""
     left = threading.Event()
     with served(lost_first(left), echo) as (server, transport):
-        call = a_get(hedging=once())
+        request = a_get(hedging=once())
         began = time.monotonic()
-        assert result_of(transport, call, is_many=is_many).body == b"/x"
+        assert result_of(transport, request, is_many=is_many).body == b"/x"
         assert SILENCE <= time.monotonic() - began < 2.0
         assert [one.connection for one in server.received] == [0, 1]
         assert server.received[0].lines == server.received[1].lines
-        assert call.hedges is not None
-        assert (call.hedges.count, call.hedges.has_won, call.hedges.lost) == (1, True, [])
+        assert request.hedges is not None
+        assert (request.hedges.count, request.hedges.has_won, request.hedges.lost) == (1, True, [])
         assert left.wait(5)
         assert whole(transport)
 
@@ -184,11 +184,11 @@ def test_the_first_request_may_win_after_all(is_many: bool) -> None:
     """A late answer counts when it is the first; the connection of the hedge is closed."""
     left = threading.Event()
     with served(behind(2), lost_first(left)) as (server, transport):
-        call = a_get(hedging=once())
-        assert result_of(transport, call, is_many=is_many).body == b"late"
+        request = a_get(hedging=once())
+        assert result_of(transport, request, is_many=is_many).body == b"late"
         assert len(server.received) == 2
-        assert call.hedges is not None
-        assert (call.hedges.count, call.hedges.has_won) == (1, False)
+        assert request.hedges is not None
+        assert (request.hedges.count, request.hedges.has_won) == (1, False)
         assert left.wait(5)
         assert whole(transport)
         assert len(transport.pool._idle) == 1
@@ -204,12 +204,12 @@ def test_both_answers_may_arrive(is_many: bool) -> None:
             target = peer.request().target
             if target == "/x":
                 both.wait(10)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with served(script) as (_, transport):
         for _ in range(5):
-            call = a_get(hedging=once())
-            assert result_of(transport, call, is_many=is_many).body == b"/x"
+            request = a_get(hedging=once())
+            assert result_of(transport, request, is_many=is_many).body == b"/x"
             assert whole(transport)
             for number in range(4):
                 target = f"/{number}"
@@ -222,11 +222,11 @@ def test_both_answers_may_arrive(is_many: bool) -> None:
 def test_what_a_second_request_betters_is_kept(is_many: bool, status: int) -> None:
     """Any other whole answer waits for the one that is under way; what it says is not lost."""
     with served(*one_after_the_other(status, 200)) as (_, transport):
-        call = a_get(hedging=once())
-        assert result_of(transport, call, is_many=is_many).body == b"late"
-        assert call.hedges is not None
-        assert [answer.status for answer in call.hedges.lost] == [status]
-        assert call.hedges.has_won
+        request = a_get(hedging=once())
+        assert result_of(transport, request, is_many=is_many).body == b"late"
+        assert request.hedges is not None
+        assert [answer.status for answer in request.hedges.lost] == [status]
+        assert request.hedges.has_won
         assert whole(transport)
 
 
@@ -241,11 +241,11 @@ def test_absence_counts_at_once(is_many: bool) -> None:
 def test_the_last_answer_counts_whatever_it_is(is_many: bool) -> None:
     """Where none is better, the last to end is the result."""
     with served(*one_after_the_other(503, 500)) as (_, transport):
-        call = a_get(hedging=once())
-        assert result_of(transport, call, is_many=is_many).status == 500
-        assert call.hedges is not None
-        assert [answer.status for answer in call.hedges.lost] == [503]
-        assert not call.hedges.has_won
+        request = a_get(hedging=once())
+        assert result_of(transport, request, is_many=is_many).status == 500
+        assert request.hedges is not None
+        assert [answer.status for answer in request.hedges.lost] == [503]
+        assert not request.hedges.has_won
         assert whole(transport)
 
 
@@ -253,9 +253,9 @@ def test_the_last_answer_counts_whatever_it_is(is_many: bool) -> None:
 def test_nobody_answers(is_many: bool) -> None:
     """Three requests at most, one deadline for all, one error; no connection stays."""
     with served(lost_first()) as (server, transport):
-        call = a_get(seconds=0.4)
+        request = a_get(seconds=0.4)
         began = time.monotonic()
-        found = result_of(transport, call, is_many=is_many)
+        found = result_of(transport, request, is_many=is_many)
         assert time.monotonic() - began < 0.4 + 10 * GRACE
         assert isinstance(found, TimedOut)
         assert found.kind == "timeout"
@@ -268,10 +268,10 @@ def test_nobody_answers(is_many: bool) -> None:
 def test_a_third_request_wins(is_many: bool) -> None:
     """It is asked again twice, the second time on a new connection."""
     with served(lost_first(), lost_first(), echo) as (server, transport):
-        call = a_get()
-        assert result_of(transport, call, is_many=is_many).body == b"/x"
+        request = a_get()
+        assert result_of(transport, request, is_many=is_many).body == b"/x"
         assert [one.connection for one in server.received] == [0, 1, 2]
-        assert call.requests == 3
+        assert request.requests == 3
         assert whole(transport)
 
 
@@ -279,9 +279,9 @@ def test_a_third_request_wins(is_many: bool) -> None:
 def test_a_request_that_was_sent_twice_before_is_asked_again_once(is_many: bool) -> None:
     """The retry counts among the three."""
     with served(lost_first()) as (server, transport):
-        call = a_get(seconds=0.3)
-        call.resends = 1
-        assert isinstance(result_of(transport, call, is_many=is_many), TimedOut)
+        request = a_get(seconds=0.3)
+        request.resends = 1
+        assert isinstance(result_of(transport, request, is_many=is_many), TimedOut)
         assert len(server.received) == 2
 
 
@@ -298,7 +298,7 @@ def test_silence_wakes_it_in_time(is_many: bool) -> None:
                 asked.append(time.monotonic())
                 peer.stall()
             asked.append(time.monotonic())
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     asked: list[float] = []
     with served(script) as (_, transport):
@@ -319,13 +319,13 @@ def test_each_of_many_is_woken_in_time() -> None:
             asked.setdefault(target, []).append(time.monotonic())
             if len(asked[target]) == 1 and target in ("/4", "/9"):
                 peer.stall()
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     asked: dict[str, list[float]] = {}
     with served(script, connections=6) as (_, transport):
         hedging = patient(0.1)
         found = all_of(transport, [a_get(f"/{number}", hedging) for number in range(10)])
-        assert {call.target: answer.body.decode() for call, answer in found} == {
+        assert {request.target: answer.body.decode() for request, answer in found} == {
             f"/{number}": f"/{number}" for number in range(10)
         }
         for target in ("/4", "/9"):
@@ -340,17 +340,17 @@ def test_what_arrives_steadily_is_not_asked_again(is_many: bool) -> None:
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(reply(200, body[:1000], length=len(body)))
+        peer.send(response(200, body[:1000], length=len(body)))
         for at in range(1000, len(body), 1000):
             peer.pause(0.02)
             peer.send(body[at : at + 1000])
         peer.stall()
 
     with served(script) as (server, transport):
-        call = a_get(hedging=patient(0.25))
-        assert bytes(result_of(transport, call, is_many=is_many).body) == body
+        request = a_get(hedging=patient(0.25))
+        assert bytes(result_of(transport, request, is_many=is_many).body) == body
         assert len(server.received) == 1
-        assert call.hedges is None
+        assert request.hedges is None
 
 
 @MODES
@@ -359,7 +359,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(is_many: bool) -> None:
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(reply(200, b"half", length=8))
+        peer.send(response(200, b"half", length=8))
         peer.stall()
 
     with served(script, echo) as (server, transport):
@@ -381,8 +381,8 @@ def test_a_slow_handshake_is_no_silence(is_many: bool, tmp_path: Path) -> None:
         scripted(echo, tls=SlowTls()) as server,  # type: ignore[arg-type]
         transport_to(server.endpoint, ca_bundle=bundle(tmp_path), connect_timeout=4) as transport,
     ):
-        call = a_get(hedging=patient(0.4))
-        assert result_of(transport, call, is_many=is_many).body == b"/x"
+        request = a_get(hedging=patient(0.4))
+        assert result_of(transport, request, is_many=is_many).body == b"/x"
         assert len(server.received) == server.accepted == 1
 
 
@@ -395,7 +395,7 @@ def test_a_pause_of_this_process_is_not_the_service_s(
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(reply(200))
+        peer.send(response(200))
         answered.set()
         echo(peer)
 
@@ -414,9 +414,9 @@ def test_a_pause_of_this_process_is_not_the_service_s(
             return waiting
 
         _put_to_sleep(monkeypatch, transport, asleep, is_many=is_many)
-        call = a_get()
-        assert result_of(transport, call, is_many=is_many).body == b"value"
-        assert call.hedges is None
+        request = a_get()
+        assert result_of(transport, request, is_many=is_many).body == b"value"
+        assert request.hedges is None
         assert len(server.received) == 1
 
 
@@ -464,8 +464,8 @@ def _put_to_sleep(
 def test_without_a_token_it_waits(is_many: bool) -> None:
     """An empty budget sends nothing; the late answer counts."""
     with served(late()) as (server, transport):
-        call = a_get(hedging=patient(purse=Purse(0)))
-        assert result_of(transport, call, is_many=is_many).body == b"late"
+        request = a_get(hedging=patient(purse=Purse(0)))
+        assert result_of(transport, request, is_many=is_many).body == b"late"
         assert len(server.received) == server.accepted == 1
         assert whole(transport)
 
@@ -493,8 +493,8 @@ def test_in_trouble_it_waits(is_many: bool) -> None:
     """While a breaker is not closed nothing is sent besides, and no token is spent."""
     purse = Purse()
     with served(late()) as (server, transport):
-        call = a_get(hedging=patient(purse=purse, well=False))
-        assert result_of(transport, call, is_many=is_many).body == b"late"
+        request = a_get(hedging=patient(purse=purse, well=False))
+        assert result_of(transport, request, is_many=is_many).body == b"late"
         assert len(server.received) == 1
         assert purse.hedges == 10
 
@@ -504,8 +504,8 @@ def test_never_more_connections_than_the_limit(is_many: bool) -> None:
     """With all connections in use it waits, and spends no token."""
     purse = Purse()
     with served(late(), connections=1) as (server, transport):
-        call = a_get(hedging=patient(purse=purse))
-        assert result_of(transport, call, is_many=is_many).body == b"late"
+        request = a_get(hedging=patient(purse=purse))
+        assert result_of(transport, request, is_many=is_many).body == b"late"
         assert (server.accepted, len(server.received)) == (1, 1)
         assert purse.hedges == 10
         assert whole(transport)
@@ -518,7 +518,7 @@ def test_a_hedge_takes_no_connection_from_a_request_that_is_unsent() -> None:
         while True:
             target = peer.request().target
             peer.pause(2 * SILENCE)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with served(script, connections=2) as (server, transport):
         hedging = patient()
@@ -539,7 +539,7 @@ def test_a_hedge_that_cannot_connect_harms_nobody(is_many: bool) -> None:
         peer.server._listener.shutdown(socket.SHUT_RDWR)
         peer.server._listener.close()
         peer.pause(LATE)
-        peer.send(reply(200, b"late"))
+        peer.send(response(200, b"late"))
         peer.stall()
 
     with served(script) as (server, transport):
@@ -589,8 +589,8 @@ def test_a_hedge_whose_handshake_fails_is_followed_by_another(
 def test_a_write_is_never_sent_twice(is_many: bool, method: str) -> None:
     """Without a hedging of its own a request is sent once, however long its answer takes."""
     with served(late()) as (server, transport):
-        call = a_call("/x", b"value" if method == "PUT" else None, method=method)
-        assert result_of(transport, call, is_many=is_many).body == b"late"
+        request = a_request("/x", b"value" if method == "PUT" else None, method=method)
+        assert result_of(transport, request, is_many=is_many).body == b"late"
         assert len(server.received) == server.accepted == 1
 
 
@@ -616,7 +616,7 @@ def test_a_warm_connection_is_taken_and_an_old_one_is_not(
             target = peer.request().target
             if target == "/x" and sum(one.target == "/x" for one in server.received) == 1:
                 peer.stall()
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     for seconds, accepted in ((0.0, 2), (1.5, 3)):
         with (
@@ -627,8 +627,8 @@ def test_a_warm_connection_is_taken_and_an_old_one_is_not(
             assert len(all_of(transport, [a_get(f"/{n}", patient(5.0)) for n in (1, 2)])) == 2
             assert server.accepted == 2
             now[0] = seconds
-            call = a_get(hedging=once(), seconds=5 + seconds)
-            assert result_of(transport, call, is_many=is_many).body == b"/x"
+            request = a_get(hedging=once(), seconds=5 + seconds)
+            assert result_of(transport, request, is_many=is_many).body == b"/x"
             assert server.accepted == accepted
             assert whole(transport)
 
@@ -644,8 +644,10 @@ def test_what_is_learnt_of_answers(is_many: bool) -> None:
     with served(echo) as (_, transport):
         assert silence.threshold == COLD
         for _ in range(150):
-            calls = [a_get(f"/{number}", hedging) for number in range(4 if is_many else 1)]
-            assert len(all_of(transport, calls) if is_many else [transport.exchange(calls[0])])
+            requested = [a_get(f"/{number}", hedging) for number in range(4 if is_many else 1)]
+            assert len(
+                all_of(transport, requested) if is_many else [transport.exchange(requested[0])]
+            )
         assert silence.threshold < COLD
         assert silence.threshold >= FLOOR
 
@@ -663,7 +665,7 @@ def test_many_answers_that_come_together_teach_once() -> None:
             if len(server.received) >= 32:
                 go.set()
             go.wait(5)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with scripted(script) as server, transport_to(server.endpoint) as transport:
         assert len(all_of(transport, [a_get(f"/{number}", hedging) for number in range(32)])) == 32
@@ -695,7 +697,7 @@ def test_threads_that_are_hedged_get_their_own_answers() -> None:
                 is_lost = count[0] % 10 == 0
             if is_lost:
                 peer.stall()
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     hedging = patient(0.05, Purse(10_000))
 

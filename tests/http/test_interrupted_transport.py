@@ -40,7 +40,7 @@ from tests.support.interrupting import (
 from tests.support.scripted import (
     Peer,
     Script,
-    a_call,
+    a_request,
     after_request,
     all_of,
     answer_once,
@@ -48,7 +48,7 @@ from tests.support.scripted import (
     echo,
     give_back,
     open_in,
-    reply,
+    response,
     scripted,
     server_context,
     silent,
@@ -90,7 +90,7 @@ def forget_idle(transport: Transport) -> None:
 
 
 def get(transport: Transport) -> None:
-    assert transport.exchange(a_call("/x")).body == b"/x"  # type: ignore[union-attr]
+    assert transport.exchange(a_request("/x")).body == b"/x"  # type: ignore[union-attr]
 
 
 def get_cold(transport: Transport) -> None:
@@ -99,7 +99,7 @@ def get_cold(transport: Transport) -> None:
 
 
 def get_fresh(transport: Transport) -> None:
-    assert transport.exchange(a_call("/x", fresh=True)).body == b"/x"  # type: ignore[union-attr]
+    assert transport.exchange(a_request("/x", fresh=True)).body == b"/x"  # type: ignore[union-attr]
 
 
 def get_while_handling(transport: Transport) -> None:
@@ -117,13 +117,13 @@ def get_many_while_handling(transport: Transport) -> None:
 
 
 def put_large(transport: Transport) -> None:
-    assert transport.exchange(a_call("/x", LARGE)).body == b"/x"  # type: ignore[union-attr]
+    assert transport.exchange(a_request("/x", LARGE)).body == b"/x"  # type: ignore[union-attr]
 
 
 def get_many(transport: Transport) -> None:
     targets = [f"/{number}" for number in range(4)]
-    found = all_of(transport, [a_call(target) for target in targets])
-    assert {call.target: answer.body.decode() for call, answer in found} == dict(
+    found = all_of(transport, [a_request(target) for target in targets])
+    assert {request.target: answer.body.decode() for request, answer in found} == dict(
         zip(targets, targets, strict=True)
     )
 
@@ -135,27 +135,27 @@ def get_many_cold(transport: Transport) -> None:
 
 def leave_many(transport: Transport) -> None:
     """Begin to read answers, and leave."""
-    waiting = iter([a_call(f"/{number}") for number in range(6)])
+    waiting = iter([a_request(f"/{number}") for number in range(6)])
     with closing(transport.exchange_many(lambda: next(waiting, None))) as lists:  # type: ignore[type-var]
         assert next(lists)
 
 
 def fail(transport: Transport) -> None:
-    assert transport.exchange(a_call("/x")).kind in ("connection", "connect")  # type: ignore[union-attr]
+    assert transport.exchange(a_request("/x")).kind in ("connection", "connect")  # type: ignore[union-attr]
 
 
 def fail_many(transport: Transport) -> None:
-    found = all_of(transport, [a_call("/1"), a_call("/2"), a_call("/3")])
+    found = all_of(transport, [a_request("/1"), a_request("/2"), a_request("/3")])
     assert {answer.kind for _, answer in found} <= {"connection", "connect"}
 
 
 def time_out(transport: Transport) -> None:
-    found = transport.exchange(a_call("/x", seconds=0.003))
+    found = transport.exchange(a_request("/x", seconds=0.003))
     assert found.kind in ("timeout", "connect_timeout")  # type: ignore[union-attr]
 
 
 def time_out_many(transport: Transport) -> None:
-    found = all_of(transport, [a_call("/1", seconds=0.003), a_call("/2", seconds=0.003)])
+    found = all_of(transport, [a_request("/1", seconds=0.003), a_request("/2", seconds=0.003)])
     assert {answer.kind for _, answer in found} <= {"timeout", "connect_timeout", "no_time"}
 
 
@@ -173,21 +173,21 @@ HEDGING = Hedging(Silence(), _Rich(), lambda: True)
 HEDGING.silence.threshold = 0.001
 
 
-def a_lost_call() -> Request:
+def a_lost_request() -> Request:
     """Return a GET whose first answer is lost, and which is asked for again soon."""
-    call = a_call(f"/{next(NUMBERS)}")
-    call.hedging = HEDGING
-    return call
+    request = a_request(f"/{next(NUMBERS)}")
+    request.hedging = HEDGING
+    return request
 
 
 def get_hedged(transport: Transport) -> None:
-    call = a_lost_call()
-    assert transport.exchange(call).body == call.target.encode()  # type: ignore[union-attr]
+    request = a_lost_request()
+    assert transport.exchange(request).body == request.target.encode()  # type: ignore[union-attr]
 
 
 def get_many_hedged(transport: Transport) -> None:
-    [(call, found)] = all_of(transport, [a_lost_call()])
-    assert found.body == call.target.encode()
+    [(request, found)] = all_of(transport, [a_lost_request()])
+    assert found.body == request.target.encode()
 
 
 def lose_the_first(peer: Peer) -> None:
@@ -196,13 +196,13 @@ def lose_the_first(peer: Peer) -> None:
         target = peer.request().target
         if sum(one.target == target for one in peer.server.received[-4:]) == 1:
             peer.wait_until_left()
-        peer.send(reply(200, target.encode()))
+        peer.send(response(200, target.encode()))
 
 
 def wait_in_vain(transport: Transport) -> None:
     taken = [transport.pool.take(time.monotonic() + 5) for _ in range(2)]
     try:
-        found = transport.exchange(a_call("/x", seconds=0.002))
+        found = transport.exchange(a_request("/x", seconds=0.002))
         assert found.kind == "pool_timeout"  # type: ignore[union-attr]
     finally:
         for one in taken:
@@ -360,9 +360,9 @@ def test_interrupts_of_one_thread_harm_no_other(tmp_path: Path) -> None:
         while not over.is_set():
             target = f"/{number}/{count}"
             if count % 3:
-                answers = [transport.exchange(a_call(target))]
+                answers = [transport.exchange(a_request(target))]
             else:
-                answers = [answer for _, answer in all_of(transport, [a_call(target)] * 2)]
+                answers = [answer for _, answer in all_of(transport, [a_request(target)] * 2)]
             assert {answer.body.decode() for answer in answers} == {target}  # type: ignore[union-attr]
             count += 1
         return count
@@ -437,7 +437,7 @@ def test_a_handler_is_told_when_what_it_interrupts_has_the_only_connection(
     with played(SCENES["single"], tmp_path, connections=1) as transport:
 
         def inner() -> None:
-            found = transport.exchange(a_call("/y", seconds=0.002))
+            found = transport.exchange(a_request("/y", seconds=0.002))
             if isinstance(found, MomentoError):
                 kinds.add(found.kind)
             else:
@@ -450,12 +450,12 @@ def test_a_handler_is_told_when_what_it_interrupts_has_the_only_connection(
         assert lost(transport.pool) == 0
 
 
-def single(transport: Transport, call: Request) -> None:
-    transport.exchange(call)
+def single(transport: Transport, request: Request) -> None:
+    transport.exchange(request)
 
 
-def many(transport: Transport, call: Request) -> None:
-    all_of(transport, [call])
+def many(transport: Transport, request: Request) -> None:
+    all_of(transport, [request])
 
 
 @pytest.mark.parametrize("send", [single, many])
@@ -469,8 +469,8 @@ def many(transport: Transport, call: Request) -> None:
         (silent, {"is_tls": True}),
         (silent, {"size": 6_000_000}),
         (silent, {"size": 6_000_000, "is_tls": True}),
-        (after_request(lambda p: p.send(reply(200, b"", length=9)), Peer.stall), {}),
-        (after_request(lambda p: p.send(reply(401, b"", length=9)), Peer.stall), {}),
+        (after_request(lambda p: p.send(response(200, b"", length=9)), Peer.stall), {}),
+        (after_request(lambda p: p.send(response(401, b"", length=9)), Peer.stall), {}),
     ],
     ids=range(9),
 )
@@ -484,11 +484,11 @@ def test_who_looks_at_an_interrupted_wait_sees_no_secret(
         played(Scene(script, get, **options), tmp_path) as transport,
         interrupts(KeyboardInterrupt),
     ):
-        call = a_call("/x", bytes(size) or None, seconds=20)
-        call.authorization = canary.TOKEN
+        request = a_request("/x", bytes(size) or None, seconds=20)
+        request.authorization = canary.TOKEN
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt) as caught:
-            send(transport, call)
+            send(transport, request)
         reporter = ExceptionReporter(None, *caught._excinfo)  # type: ignore[misc]
         pages = [reporter.get_traceback_text(), reporter.get_traceback_html()]
         pages += [

@@ -1,4 +1,4 @@
-"""Replies: what a parser makes of the bytes of one answer, in whatever pieces they come."""
+"""Responses: what a parser makes of the bytes of one answer, in whatever pieces they come."""
 
 import sys
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_momento_http._http.messages import ResponseParser
-from tests.support.scripted import reply
+from tests.support.scripted import response
 
 CHUNKED = "Transfer-Encoding: chunked"
 
@@ -24,17 +24,17 @@ def parse(data: bytes, size: int = 65536) -> ResponseParser:
 @pytest.mark.parametrize(
     ("data", "status", "body"),
     [
-        (reply(200, b"value"), 200, b"value"),
-        (reply(200, b""), 200, b""),
-        (reply(200, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", CHUNKED, length=None), 200, b"abcde"),
-        (reply(200, b"3;x=y\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None), 200, b"abc"),
-        (reply(200, b"3\r\nabc\r\n0\r\n\r\n", CHUNKED.upper(), length=None), 200, b"abc"),
-        (reply(100, b"", length=None) + reply(200, b"value"), 200, b"value"),
-        (reply(103, b"", "Link: x", length=None) * 3 + reply(200, b"value"), 200, b"value"),
-        (reply(204), 204, b""),
-        (reply(304, b"", length=5), 304, b""),
-        (reply(404, b"Key Not Found"), 404, b"Key Not Found"),
-        (reply(200, b"value", "Upgrade: h2", "Connection: Upgrade"), 200, b"value"),
+        (response(200, b"value"), 200, b"value"),
+        (response(200, b""), 200, b""),
+        (response(200, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", CHUNKED, length=None), 200, b"abcde"),
+        (response(200, b"3;x=y\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None), 200, b"abc"),
+        (response(200, b"3\r\nabc\r\n0\r\n\r\n", CHUNKED.upper(), length=None), 200, b"abc"),
+        (response(100, b"", length=None) + response(200, b"value"), 200, b"value"),
+        (response(103, b"", "Link: x", length=None) * 3 + response(200, b"value"), 200, b"value"),
+        (response(204), 204, b""),
+        (response(304, b"", length=5), 304, b""),
+        (response(404, b"Key Not Found"), 404, b"Key Not Found"),
+        (response(200, b"value", "Upgrade: h2", "Connection: Upgrade"), 200, b"value"),
     ],
     ids=range(11),
 )
@@ -48,27 +48,27 @@ def test_a_whole_answer_is_read(data: bytes, status: int, body: bytes, size: int
 @pytest.mark.parametrize(
     "data",
     [
-        reply(200, b"value", "Content-Length: 5"),
-        reply(200, b"value", "Content-Length: 6"),
-        reply(200, b"0\r\n\r\n", CHUNKED),
-        reply(200, b"0\r\n\r\n", "Content-Length: 5", CHUNKED, length=None),
-        reply(200, b"abc", "Content-Length: +3", length=None),
-        reply(200, b"abc", "Content-Length: 3, 3", length=None),
-        reply(200, b"abc", "Content-Length:", length=None),
-        reply(200, b"abc", "Content-Length : 3", length=None),
-        reply(200, b"abc", "Content-Length: 99999999999999999999999", length=None),
-        reply(200, b"abc", "X-Folded: a\r\n b"),
-        reply(200, b"abc", "X-Nul: a\0b"),
-        reply(200, b"xyz\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None),
-        reply(200, b"-3\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None),
+        response(200, b"value", "Content-Length: 5"),
+        response(200, b"value", "Content-Length: 6"),
+        response(200, b"0\r\n\r\n", CHUNKED),
+        response(200, b"0\r\n\r\n", "Content-Length: 5", CHUNKED, length=None),
+        response(200, b"abc", "Content-Length: +3", length=None),
+        response(200, b"abc", "Content-Length: 3, 3", length=None),
+        response(200, b"abc", "Content-Length:", length=None),
+        response(200, b"abc", "Content-Length : 3", length=None),
+        response(200, b"abc", "Content-Length: 99999999999999999999999", length=None),
+        response(200, b"abc", "X-Folded: a\r\n b"),
+        response(200, b"abc", "X-Nul: a\0b"),
+        response(200, b"xyz\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None),
+        response(200, b"-3\r\nabc\r\n0\r\n\r\n", CHUNKED, length=None),
         b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
         b"ICY 200 OK\r\nContent-Length: 3\r\n\r\nabc",
         b"SSH-2.0-OpenSSH_9.2\r\n",
-        reply(200, b"value") + reply(200, b"other"),
-        reply(200, b"value") + b"H",
-        reply(200, b"value", "Connection: close") + reply(200, b"other"),
-        reply(204, b"") + reply(204, b""),
-        reply(204, b"") + b"H",
+        response(200, b"value") + response(200, b"other"),
+        response(200, b"value") + b"H",
+        response(200, b"value", "Connection: close") + response(200, b"other"),
+        response(204, b"") + response(204, b""),
+        response(204, b"") + b"H",
     ],
     ids=range(21),
 )
@@ -121,18 +121,18 @@ def test_a_length_of_nothing_does_not_end_a_connection() -> None:
 )
 def test_only_a_length_or_plain_chunks_end_a_body(headers: list[str], is_framed: bool) -> None:
     """A body whose end or coding is not plain cannot be told from a broken one."""
-    assert parse(reply(200, b"", *headers, length=None)).is_framed is is_framed
+    assert parse(response(200, b"", *headers, length=None)).is_framed is is_framed
 
 
 @pytest.mark.parametrize(
     ("data", "keep_alive"),
     [
-        (reply(200), True),
-        (reply(200, b"value", "Connection: close"), False),
-        (reply(200, b"value", "connection: foo, CLOSE"), False),
-        (reply(200).replace(b"1.1", b"1.0"), False),
-        (reply(200, b"value", "Connection: keep-alive").replace(b"1.1", b"1.0"), True),
-        (reply(200, b"value", length=None), False),
+        (response(200), True),
+        (response(200, b"value", "Connection: close"), False),
+        (response(200, b"value", "connection: foo, CLOSE"), False),
+        (response(200).replace(b"1.1", b"1.0"), False),
+        (response(200, b"value", "Connection: keep-alive").replace(b"1.1", b"1.0"), True),
+        (response(200, b"value", length=None), False),
     ],
 )
 def test_the_connection_is_kept_only_when_the_peer_keeps_it(data: bytes, keep_alive: bool) -> None:
@@ -142,13 +142,13 @@ def test_the_connection_is_kept_only_when_the_peer_keeps_it(data: bytes, keep_al
 
 def test_header_names_are_found_in_any_case() -> None:
     """A header's name has no case."""
-    assert parse(reply(200, b"", "rETRY-aFTER: 3")).headers[b"retry-after"] == b"3"
+    assert parse(response(200, b"", "rETRY-aFTER: 3")).headers[b"retry-after"] == b"3"
 
 
 def test_an_interim_answer_leaves_nothing_behind() -> None:
     """Neither headers nor a body of an interim answer become part of the final one."""
     interim = b"HTTP/1.1 099 Odd\r\nContent-Length: 3\r\nContent-Encoding: br\r\n\r\nxyz"
-    parser = parse(interim + reply(200, b"value"))
+    parser = parse(interim + response(200, b"value"))
     assert b"".join(parser.parts) == b"value"
     assert parser.received == len(b"value")
     assert b"content-encoding" not in parser.headers
@@ -157,7 +157,7 @@ def test_an_interim_answer_leaves_nothing_behind() -> None:
 def test_trailers_change_nothing() -> None:
     """What follows the last chunk is neither believed nor kept."""
     trailers = b"3\r\nabc\r\n0\r\nContent-Encoding: br\r\nX-More: x\r\n\r\n"
-    parser = parse(reply(200, trailers, CHUNKED, length=None))
+    parser = parse(response(200, trailers, CHUNKED, length=None))
     assert parser.complete
     assert parser.headers == {b"transfer-encoding": b"chunked"}
 
@@ -176,7 +176,7 @@ def test_hostile_bytes_raise_nothing_but_parser_errors(data: bytes, size: int, l
 def test_no_code_of_python_runs_within_the_parser() -> None:
     """What a signal handler raises in a callback would be lost where an exception is handled."""
     parser, run = ResponseParser(), list[str]()
-    many = reply(103, b"", "Link: x", length=None) + reply(
+    many = response(103, b"", "Link: x", length=None) + response(
         200, b"3\r\nabc\r\n0\r\nX-More: x\r\n\r\n", CHUNKED, length=None
     )
     sys.setprofile(lambda frame, event, _: run.append(frame.f_code.co_name + event))

@@ -18,7 +18,7 @@ from django_momento_http.exceptions import ConnectFailed, TimedOut, TransportErr
 from tests.support.scripted import (
     GRACE,
     Peer,
-    a_call,
+    a_request,
     after_request,
     all_of,
     answer,
@@ -27,7 +27,7 @@ from tests.support.scripted import (
     echo,
     give_back,
     open_in,
-    reply,
+    response,
     scripted,
     server_context,
     silent,
@@ -46,9 +46,9 @@ def test_every_call_gets_its_own_answer(count: int, connections: int) -> None:
         scripted(echo) as server,
         transport_to(server.endpoint, connections=connections) as transport,
     ):
-        calls = [a_call(f"/{n}", seconds=20) for n in range(count)]
-        found = all_of(transport, calls)
-        assert {call.target: bytes(reply.body) for call, reply in found} == {
+        requested = [a_request(f"/{n}", seconds=20) for n in range(count)]
+        found = all_of(transport, requested)
+        assert {request.target: bytes(response.body) for request, response in found} == {
             f"/{n}": b"/%d" % n for n in range(count)
         }
         assert len(found) == count
@@ -71,16 +71,16 @@ def test_a_slow_one_does_not_hold_back_the_others() -> None:
             target = peer.request().target
             if target == "/slow":
                 peer.pause(0.3)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=4) as transport:
-        calls = [a_call("/slow"), *(a_call(f"/{n}") for n in range(50))]
+        requested = [a_request("/slow"), *(a_request(f"/{n}") for n in range(50))]
         order: list[str] = []
         times: list[float] = []
         began = time.monotonic()
-        waiting = iter(calls)
+        waiting = iter(requested)
         for answers in transport.exchange_many(lambda: next(waiting, None)):
-            order += [call.target for call, _ in answers]
+            order += [request.target for request, _ in answers]
             times += [seconds_since(began)] * len(answers)
         assert order[-1] == "/slow"
         assert times[-2] < 0.25
@@ -95,14 +95,14 @@ def test_large_values_among_small_ones_arrive_whole() -> None:
         while True:
             received = peer.request()
             if received.method == "PUT":
-                peer.send(reply(204 if received.body == large else 400, b""))
+                peer.send(response(204 if received.body == large else 400, b""))
             else:
-                peer.send(reply(200, large if received.target == "/large" else b"small"))
+                peer.send(response(200, large if received.target == "/large" else b"small"))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=4) as transport:
-        calls = [a_call(f"/{n}", seconds=20) for n in range(20)]
-        calls[3:3] = [a_call("/large", seconds=20), a_call("/put", large, seconds=20)]
-        found = {call.target: answer for call, answer in all_of(transport, calls)}
+        requested = [a_request(f"/{n}", seconds=20) for n in range(20)]
+        requested[3:3] = [a_request("/large", seconds=20), a_request("/put", large, seconds=20)]
+        found = {request.target: answer for request, answer in all_of(transport, requested)}
         assert bytes(found["/large"].body) == large
         assert found["/put"].status == 204
         assert all(bytes(found[f"/{n}"].body) == b"small" for n in range(20))
@@ -119,14 +119,16 @@ def test_each_call_gets_an_answer_or_an_error() -> None:
             if target == "/hang":
                 peer.stall()
             if target == "/short":
-                peer.send(reply(200, b"val", length=9))
+                peer.send(response(200, b"val", length=9))
                 return
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     names = ["/1", "/leave", "/2", "/hang", "/3", "/short", "/4"]
     with scripted(script) as server, transport_to(server.endpoint, connections=2) as transport:
-        found = dict(all_of(transport, [a_call(name, seconds=0.5) for name in names]))
-        kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found.items()}
+        found = dict(all_of(transport, [a_request(name, seconds=0.5) for name in names]))
+        kinds = {
+            request.target: getattr(answer, "kind", "fine") for request, answer in found.items()
+        }
         assert kinds == {
             "/1": "fine",
             "/leave": "connection",
@@ -162,7 +164,7 @@ def test_cold_connections_are_opened_at_once_but_not_all_at_once(tmp_path: Path)
         transport_to(server.endpoint, ca_bundle=bundle(tmp_path), connect_timeout=3.0) as transport,
     ):
         began = time.monotonic()
-        found = all_of(transport, [a_call(f"/{n}", seconds=10) for n in range(64)])
+        found = all_of(transport, [a_request(f"/{n}", seconds=10) for n in range(64)])
         elapsed = seconds_since(began)
     assert all(answer.status == 200 for _, answer in found)
     assert 2 <= peak[0] <= 32
@@ -175,7 +177,7 @@ def test_a_refused_port_answers_every_call_at_once() -> None:
         pass
     with transport_to(server.endpoint) as transport:
         began = time.monotonic()
-        found = all_of(transport, [a_call(f"/{n}") for n in range(2000)])
+        found = all_of(transport, [a_request(f"/{n}") for n in range(2000)])
         assert seconds_since(began) < 2
         assert len(found) == 2000
         assert all(isinstance(answer, ConnectFailed) for _, answer in found)
@@ -194,14 +196,14 @@ def test_what_cannot_connect_is_handed_on_before_more_is_tried(
             transport._resolver._known = (float("inf"), (), "gaierror")
         asked: list[str] = []
 
-        def next_call() -> Request | None:
+        def next_request() -> Request | None:
             if len(asked) == 100:
                 return None
             asked.append(f"/{len(asked)}")
-            return a_call(asked[-1])
+            return a_request(asked[-1])
 
         told = 0
-        for answers in transport.exchange_many(next_call):
+        for answers in transport.exchange_many(next_request):
             told += len(answers)
             assert len(asked) <= told + most - 1
         assert told == 100
@@ -210,13 +212,13 @@ def test_what_cannot_connect_is_handed_on_before_more_is_tried(
 def test_calls_may_be_added_while_answers_come() -> None:
     """What is appended after an answer is sent too, on the connections that are there."""
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
-        queue = deque([a_call("/0")])
+        queue = deque([a_request("/0")])
         seen: list[str] = []
         for answers in transport.exchange_many(lambda: queue.popleft() if queue else None):
-            for call, _ in answers:
-                seen.append(call.target)
+            for request, _ in answers:
+                seen.append(request.target)
                 if len(seen) < 20:
-                    queue.append(a_call(f"/{len(seen)}"))
+                    queue.append(a_request(f"/{len(seen)}"))
         assert seen == [f"/{n}" for n in range(20)]
         assert server.accepted <= 2
 
@@ -230,11 +232,11 @@ def test_a_consumer_that_leaves_leaves_the_pool_clean(is_explicit: bool) -> None
             target = peer.request().target
             if target != "/quick":
                 peer.stall()
-            peer.send(reply(200))
+            peer.send(response(200))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=5) as transport:
-        calls = deque([a_call("/quick"), *(a_call(f"/{n}") for n in range(4))])
-        answers = transport.exchange_many(lambda: calls.popleft() if calls else None)
+        requested = deque([a_request("/quick"), *(a_request(f"/{n}") for n in range(4))])
+        answers = transport.exchange_many(lambda: requested.popleft() if requested else None)
         next(answers)
         if is_explicit:
             answers.close()  # type: ignore[attr-defined]
@@ -243,7 +245,7 @@ def test_a_consumer_that_leaves_leaves_the_pool_clean(is_explicit: bool) -> None
             gc.collect()
         assert open_in(transport.pool) == set(transport.pool._idle)
         assert len(transport.pool._all) <= 1
-        assert transport.exchange(a_call("/quick")).status == 200  # type: ignore[union-attr]
+        assert transport.exchange(a_request("/quick")).status == 200  # type: ignore[union-attr]
 
 
 def test_the_limit_is_shared_with_single_requests() -> None:
@@ -254,10 +256,12 @@ def test_the_limit_is_shared_with_single_requests() -> None:
         ThreadPoolExecutor(8) as threads,
     ):
         many = [
-            threads.submit(all_of, transport, [a_call(f"/{n}", seconds=20) for n in range(100)])
+            threads.submit(all_of, transport, [a_request(f"/{n}", seconds=20) for n in range(100)])
             for _ in range(4)
         ]
-        single = [threads.submit(transport.exchange, a_call("/one", seconds=20)) for _ in range(50)]
+        single = [
+            threads.submit(transport.exchange, a_request("/one", seconds=20)) for _ in range(50)
+        ]
         assert all(one.result(30).status == 200 for one in single)  # type: ignore[union-attr]
         for found in many:
             assert [answer.status for _, answer in found.result(30)] == [200] * 100
@@ -271,19 +275,19 @@ def test_a_long_many_call_does_not_starve_a_single_request() -> None:
         while True:
             target = peer.request().target
             peer.pause(0.005)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with (
         scripted(script) as server,
         transport_to(server.endpoint, connections=2) as transport,
         ThreadPoolExecutor(2) as threads,
     ):
-        calls = [a_call(f"/{n}", seconds=20) for n in range(300)]
-        many = threads.submit(all_of, transport, calls)
+        requested = [a_request(f"/{n}", seconds=20) for n in range(300)]
+        many = threads.submit(all_of, transport, requested)
         while len(server.received) < 10:
             time.sleep(0.001)
         for number in range(5):
-            single = threads.submit(transport.exchange, a_call(f"/one/{number}", seconds=20))
+            single = threads.submit(transport.exchange, a_request(f"/one/{number}", seconds=20))
             while not transport.pool.has_waiters and not single.done():
                 time.sleep(0)
             before = len(server.received)
@@ -294,7 +298,7 @@ def test_a_long_many_call_does_not_starve_a_single_request() -> None:
         assert len(many.result(20)) == 300
 
 
-def test_answers_do_not_wait_for_a_connection_to_the_next_call() -> None:
+def test_answers_do_not_wait_for_a_connection_to_the_next_request() -> None:
     """What has been answered is handed on, also while all connections are others'."""
     asked, has_waiters = threading.Event(), threading.Event()
 
@@ -302,7 +306,7 @@ def test_answers_do_not_wait_for_a_connection_to_the_next_call() -> None:
         peer.request()
         asked.set()
         has_waiters.wait(10)
-        peer.send(reply(200))
+        peer.send(response(200))
         peer.stall()
 
     with (
@@ -323,7 +327,7 @@ def test_answers_do_not_wait_for_a_connection_to_the_next_call() -> None:
         taken = threads.submit(take)
         announcer = threading.Thread(target=announce)
         announcer.start()
-        waiting = iter([a_call("/1"), a_call("/2", seconds=0.5)])
+        waiting = iter([a_request("/1"), a_request("/2", seconds=0.5)])
         handed = []
         began = time.monotonic()
         for answers in transport.exchange_many(lambda: next(waiting, None)):
@@ -343,7 +347,7 @@ def test_no_connection_in_time_is_each_call_s_error(connections: int) -> None:
     ):
         taken = [transport.pool.take(time.monotonic() + 1) for _ in range(connections)]
         began = time.monotonic()
-        found = all_of(transport, [a_call(seconds=0.2) for _ in range(10)])
+        found = all_of(transport, [a_request(seconds=0.2) for _ in range(10)])
         assert seconds_since(began) < 0.2 + GRACE
         assert len(found) == 10
         assert {answer.kind for _, answer in found} <= {"pool_timeout", "no_time"}
@@ -358,14 +362,14 @@ def test_a_call_whose_time_is_over_is_not_sent() -> None:
         while True:
             target = peer.request().target
             peer.pause(0.2)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=2) as transport:
         taken = transport.pool.take(time.monotonic() + 1)
-        calls = [a_call("/first", seconds=2), a_call("/second", seconds=0.1)]
-        found = dict(all_of(transport, calls))
-        assert found[calls[0]].status == 200
-        assert isinstance(found[calls[1]], TimedOut)
+        requested = [a_request("/first", seconds=2), a_request("/second", seconds=0.1)]
+        found = dict(all_of(transport, requested))
+        assert found[requested[0]].status == 200
+        assert isinstance(found[requested[1]], TimedOut)
         assert [one.target for one in server.received] == ["/first"]
         give_back(transport.pool, taken)
         assert len(transport.pool._idle) == 1
@@ -374,7 +378,9 @@ def test_a_call_whose_time_is_over_is_not_sent() -> None:
 def test_a_fresh_call_gets_a_fresh_connection() -> None:
     """A retry inside a many-call does not go to a connection that was used."""
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
-        all_of(transport, [a_call("/1"), a_call("/2", fresh=True), a_call("/3", fresh=True)])
+        all_of(
+            transport, [a_request("/1"), a_request("/2", fresh=True), a_request("/3", fresh=True)]
+        )
         by_target = {one.target: one.connection for one in server.received}
         assert len(set(by_target.values())) == 3
 
@@ -382,13 +388,15 @@ def test_a_fresh_call_gets_a_fresh_connection() -> None:
 def test_an_error_of_a_reused_connection_says_that_it_broke() -> None:
     """Idle connections that the peer has closed are replaced before anything is sent."""
     with (
-        scripted(after_request(lambda p: p.send(reply(200))), answer(reply(200, b"new"))) as server,
+        scripted(
+            after_request(lambda p: p.send(response(200))), answer(response(200, b"new"))
+        ) as server,
         transport_to(server.endpoint) as transport,
     ):
-        assert not isinstance(transport.exchange(a_call()), TransportError)
+        assert not isinstance(transport.exchange(a_request()), TransportError)
         [idle] = transport.pool._idle
         idle.wait(1, 5.0)
-        [(_, found)] = all_of(transport, [a_call()])
+        [(_, found)] = all_of(transport, [a_request()])
         assert bytes(found.body) == b"new"
 
 
@@ -403,8 +411,8 @@ def test_an_unexpected_error_is_one_call_s_alone(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Connection, "_try_send", broken)
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
-        found = all_of(transport, [a_call(f"/{n}") for n in range(6)])
-        kinds = {call.target: getattr(answer, "kind", "fine") for call, answer in found}
+        found = all_of(transport, [a_request(f"/{n}") for n in range(6)])
+        kinds = {request.target: getattr(answer, "kind", "fine") for request, answer in found}
         assert kinds == {f"/{n}": "internal" if n == 3 else "fine" for n in range(6)}
         assert open_in(transport.pool) == set(transport.pool._idle)
 
@@ -415,22 +423,22 @@ def test_a_lane_whose_peer_leaves_unannounced_is_not_used_again() -> None:
 
     def script(peer: Peer) -> None:
         # The end comes in the same packet as the answer.
-        peer.sock.send(reply(200, peer.request().target.encode()), socket.MSG_MORE)
+        peer.sock.send(response(200, peer.request().target.encode()), socket.MSG_MORE)
 
     with scripted(script) as server, transport_to(server.endpoint, connections=1) as transport:
-        found = all_of(transport, [a_call(f"/{number}", seconds=20) for number in range(50)])
+        found = all_of(transport, [a_request(f"/{number}", seconds=20) for number in range(50)])
         assert [getattr(answer, "status", answer) for _, answer in found] == [200] * 50
 
 
 def at_once(transport: Transport, targets: list[str], waiting: int) -> dict[str, Any]:
     """Send requests of which so many were announced; return what came of each."""
-    calls = iter([a_call(target) for target in targets])
-    lists = transport.multiplexer(lambda: next(calls, None), lambda: waiting).results()
-    return {call.target: result for results in lists for call, result in results}
+    requested = iter([a_request(target) for target in targets])
+    lists = transport.multiplexer(lambda: next(requested, None), lambda: waiting).results()
+    return {request.target: result for results in lists for request, result in results}
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("last_words", [b"", reply(200, b"unasked")], ids=["leaves", "speaks"])
+@pytest.mark.parametrize("last_words", [b"", response(200, b"unasked")], ids=["leaves", "speaks"])
 def test_no_idle_connection_is_used_whose_peer_has_left_or_spoken(
     last_words: bytes, is_tls: bool, tmp_path: Path
 ) -> None:
@@ -439,7 +447,7 @@ def test_no_idle_connection_is_used_whose_peer_has_left_or_spoken(
 
     def script(peer: Peer) -> None:
         target = peer.request().target
-        peer.send(reply(200, target.encode()))
+        peer.send(response(200, target.encode()))
         if target in ("/1", "/4", "/6"):
             may_part.wait(10)
             if last_words:
@@ -459,7 +467,7 @@ def test_no_idle_connection_is_used_whose_peer_has_left_or_spoken(
         # One after the other: each has opened a connection of its own.
         taken = [transport.pool.take(time.monotonic() + 5) for _ in targets]
         for connection, target in zip(taken, targets, strict=True):
-            drive(connection, a_call(target))
+            drive(connection, a_request(target))
         for connection in taken:
             give_back(transport.pool, connection)
         used = open_in(transport.pool)
@@ -480,14 +488,14 @@ def test_what_was_taken_for_nothing_is_given_back() -> None:
     with scripted(echo) as server, transport_to(server.endpoint, connections=8) as transport:
         at_once(transport, [f"/{number}" for number in range(8)], 7)
         assert len(transport.pool._idle) == 8
-        calls = iter([a_call("/a"), a_call("/b"), None])
+        requested = iter([a_request("/a"), a_request("/b"), None])
         idle: list[int] = []
 
         def next_request() -> Any:
-            call = next(calls, None)
-            if call is None:
+            request = next(requested, None)
+            if request is None:
                 idle.append(len(transport.pool._idle))
-            return call
+            return request
 
         lists = transport.multiplexer(next_request, lambda: 8).results()
         found = [result.status for results in lists for _, result in results]  # type: ignore[union-attr]
@@ -510,8 +518,8 @@ def test_what_follows_a_large_answer_is_nobody_s(is_tls: bool, tmp_path: Path) -
         while True:
             target = peer.request().target
             peer.pause(0.01)
-            second = reply(404, b"Key Not Found") if target == "/large" else b""
-            peer.send(reply(200, large if target == "/large" else target.encode()) + second)
+            second = response(404, b"Key Not Found") if target == "/large" else b""
+            peer.send(response(200, large if target == "/large" else target.encode()) + second)
 
     trusted = {"ca_bundle": bundle(tmp_path)} if is_tls else {}
     with (
@@ -519,34 +527,36 @@ def test_what_follows_a_large_answer_is_nobody_s(is_tls: bool, tmp_path: Path) -
         transport_to(server.endpoint, connections=1, connect_timeout=5, **trusted) as transport,
     ):
         targets = ["/large", *(f"/{number}" for number in range(5))]
-        found = all_of(transport, [a_call(target, seconds=20) for target in targets])
-        assert {call.target: answer.status for call, answer in found} == dict.fromkeys(targets, 200)
+        found = all_of(transport, [a_request(target, seconds=20) for target in targets])
+        assert {request.target: answer.status for request, answer in found} == dict.fromkeys(
+            targets, 200
+        )
 
 
-def test_a_large_value_on_a_used_lane_is_sent_whole() -> None:
-    """A lane that has waited for an answer waits to send again when the next request is large."""
+def test_a_large_value_on_a_used_connection_is_sent_whole() -> None:
+    """A connection that waited for an answer waits to send again when the next one is large."""
     large = bytes(range(256)) * 19_000
 
     def script(peer: Peer) -> None:
         while True:
             received = peer.request()
-            peer.send(reply(204 if received.body in (b"", large) else 400, b""))
+            peer.send(response(204 if received.body in (b"", large) else 400, b""))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=1) as transport:
-        calls = [a_call("/1", method="DELETE"), a_call("/2", large, seconds=20)]
-        found = all_of(transport, [*calls, a_call("/3", large, seconds=20)])
+        requested = [a_request("/1", method="DELETE"), a_request("/2", large, seconds=20)]
+        found = all_of(transport, [*requested, a_request("/3", large, seconds=20)])
         assert [getattr(answer, "status", answer) for _, answer in found] == [204] * 3
 
 
 @pytest.mark.parametrize(("seconds", "request_timeout"), [(0.2, 9.0), (9.0, 0.2)])
-def test_a_call_of_many_ends_at_its_deadline_and_by_its_patience(
+def test_a_request_of_many_ends_at_its_deadline_and_by_its_timeout(
     seconds: float, request_timeout: float
 ) -> None:
     """The earlier of the two ends it."""
     with scripted(silent) as server, transport_to(server.endpoint) as transport:
-        call = a_call(seconds=seconds)
-        call.request_timeout = request_timeout
+        request = a_request(seconds=seconds)
+        request.request_timeout = request_timeout
         began = time.monotonic()
-        [(_, found)] = all_of(transport, [call])
+        [(_, found)] = all_of(transport, [request])
         assert found.kind == "timeout"
         assert 0.15 < time.monotonic() - began < 5

@@ -13,21 +13,21 @@ from django_momento_http.exceptions import TimedOut
 from tests.support.clocks import ClockAhead
 from tests.support.scripted import (
     Peer,
-    a_call,
+    a_request,
     after_request,
     all_of,
     answer,
     echo,
     give_back,
     open_in,
-    reply,
+    response,
     scripted,
     transport_to,
 )
 
 
 def get(transport: Transport, **options: object) -> object:
-    return transport.exchange(a_call(**options))  # type: ignore[arg-type]
+    return transport.exchange(a_request(**options))  # type: ignore[arg-type]
 
 
 def test_a_healthy_connection_is_used_again() -> None:
@@ -43,16 +43,24 @@ def test_a_healthy_connection_is_used_again() -> None:
     [
         (after_request(Peer.stall), 2),
         (after_request(), 2),
-        (after_request(lambda p: p.send(reply(200, b"val", length=5)), Peer.stall), 2),
-        (after_request(lambda p: p.send(reply(500, b"x" * 9_000_000)), Peer.stall), 2),
-        (after_request(lambda p: p.send(reply(200, b"", length=10**7)), Peer.stall), 2),
-        (after_request(lambda p: p.send(reply(200) + reply(200, b"other")), Peer.stall), 2),
-        (after_request(lambda p: p.send(reply(200) + b"H"), Peer.stall), 2),
-        (answer(reply(200, b"value", "Connection: close")), 2),
-        (after_request(lambda p: p.send(reply(200, b"value", length=None))), 2),
-        (after_request(lambda p: p.send(reply(200, b"value")), Peer.reset), 2),
-        (after_request(lambda p: p.send(reply(400, b"no")), lambda p: answer(reply(200))(p)), 1),
-        (after_request(lambda p: p.send(reply(204, b"")), lambda p: answer(reply(200))(p)), 1),
+        (after_request(lambda p: p.send(response(200, b"val", length=5)), Peer.stall), 2),
+        (after_request(lambda p: p.send(response(500, b"x" * 9_000_000)), Peer.stall), 2),
+        (after_request(lambda p: p.send(response(200, b"", length=10**7)), Peer.stall), 2),
+        (after_request(lambda p: p.send(response(200) + response(200, b"other")), Peer.stall), 2),
+        (after_request(lambda p: p.send(response(200) + b"H"), Peer.stall), 2),
+        (answer(response(200, b"value", "Connection: close")), 2),
+        (after_request(lambda p: p.send(response(200, b"value", length=None))), 2),
+        (after_request(lambda p: p.send(response(200, b"value")), Peer.reset), 2),
+        (
+            after_request(
+                lambda p: p.send(response(400, b"no")), lambda p: answer(response(200))(p)
+            ),
+            1,
+        ),
+        (
+            after_request(lambda p: p.send(response(204, b"")), lambda p: answer(response(200))(p)),
+            1,
+        ),
     ],
     ids=[
         "timeout",
@@ -91,9 +99,9 @@ def test_a_connection_is_retired_before_a_load_balancer_does_it(
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
         get(transport)
         clock.ahead = seconds
-        call = a_call()
-        call.deadline += seconds
-        transport.exchange(call)
+        request = a_request()
+        request.deadline += seconds
+        transport.exchange(request)
         assert server.accepted == accepted
 
 
@@ -128,7 +136,7 @@ def test_a_process_that_slept_takes_the_answer_that_came_meanwhile(
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(reply(200))
+        peer.send(response(200))
         peer.pause(0.05)
         answered.set()
 
@@ -142,13 +150,13 @@ def test_a_process_that_slept_takes_the_answer_that_came_meanwhile(
 
 def test_a_process_that_slept_while_its_peers_left_goes_on() -> None:
     """What was idle and is closed meanwhile costs nobody an answer."""
-    with scripted(*[after_request(lambda p: p.send(reply(200)))] * 8, echo) as server:
+    with scripted(*[after_request(lambda p: p.send(response(200)))] * 8, echo) as server:
         clock = ClockAhead()
         with transport_to(server.endpoint, clock=clock) as transport:
-            all_of(transport, [a_call() for _ in range(8)])
+            all_of(transport, [a_request() for _ in range(8)])
             for connection in list(transport.pool._idle):
                 connection.wait(1, 5.0)
-            found = all_of(transport, [a_call(f"/{number}") for number in range(20)])
+            found = all_of(transport, [a_request(f"/{number}") for number in range(20)])
             assert [answer.status for _, answer in found] == [200] * 20
 
 
@@ -157,7 +165,7 @@ def test_idle_connections_below_busy_ones_are_retired_too() -> None:
     clock = ClockAhead()
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
         taken = [transport.pool.take(time.monotonic() + 5) for _ in range(5)]
-        transport.exchange(a_call())  # another opens beside them
+        transport.exchange(a_request())  # another opens beside them
         busy = transport.pool._idle[-1]
         for connection in taken:
             connection.reusable = True
@@ -234,11 +242,11 @@ def test_a_short_pool_serves_what_its_connections_can() -> None:
             target = peer.request().target
             began = time.monotonic()
             peer.pause(seconds)
-            peer.send(reply(200, target.encode()))
+            peer.send(response(200, target.encode()))
             busy.append(time.monotonic() - began)
 
     def work(number: int) -> list[str]:
-        found = [transport.exchange(a_call(seconds=9.5 * seconds)) for _ in range(2)]
+        found = [transport.exchange(a_request(seconds=9.5 * seconds)) for _ in range(2)]
         return [getattr(one, "kind", "served") for one in found]
 
     def idle_share() -> float:
@@ -323,7 +331,7 @@ def test_closing_leaves_those_in_use_to_their_users() -> None:
     def script(peer: Peer) -> None:
         peer.request()
         may_answer.wait(10)
-        peer.send(reply(200, b"late"))
+        peer.send(response(200, b"late"))
         peer.wait_until_left()
 
     with (

@@ -12,7 +12,7 @@ import pytest
 from django_momento_http._http.resolver import Resolver
 from django_momento_http.exceptions import ConnectFailed
 from tests.support.clocks import Clock
-from tests.support.scripted import a_call, all_of, echo, scripted, short, transport_to
+from tests.support.scripted import a_request, all_of, echo, scripted, short, transport_to
 
 ROWS = [
     (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 80, 0, 0)),
@@ -88,7 +88,7 @@ def test_a_failed_lookup_is_a_failed_connection_and_is_kept_for_a_second(failure
 
 
 def test_a_hanging_lookup_is_not_waited_for() -> None:
-    """The resolver's own patience is not ours, and one that hangs holds one thread."""
+    """The resolver's own timeout is not ours, and one that hangs holds one thread."""
     go = threading.Event()
     count: list[int] = []
 
@@ -161,7 +161,7 @@ def test_a_failed_lookup_is_made_once_for_many_calls() -> None:
         lookup = Lookup(socket.gaierror(-2, "Name or service not known"))
         transport._resolver._lookup = lambda: lookup("host.invalid", 1)
         began = time.monotonic()
-        found = all_of(transport, [a_call(f"/{number}") for number in range(640)])
+        found = all_of(transport, [a_request(f"/{number}") for number in range(640)])
         assert {short(answer) for _, answer in found} == {"ConnectFailed dns"}
         assert lookup.count <= 1 + (time.monotonic() - began)
 
@@ -172,13 +172,13 @@ def test_a_lookup_under_way_holds_back_no_request_of_an_open_connection() -> Non
     with scripted(echo) as server:
         endpoint = server.endpoint.replace("127.0.0.1", "localhost")
         with transport_to(endpoint, connections=2, connect_timeout=5) as transport:
-            transport.exchange(a_call("/warm"))
+            transport.exchange(a_request("/warm"))
             transport._resolver._known = (float("-inf"), (), "")
             transport._resolver._lookup = lambda: go.wait(10) and ROWS[1:2]
-            waiting = iter([a_call("/quick"), a_call("/needs a connection")])
+            waiting = iter([a_request("/quick"), a_request("/needs a connection")])
             for answers in transport.exchange_many(lambda: next(waiting, None)):
-                for call, answer in answers:
-                    if call.target == "/quick":
+                for request, answer in answers:
+                    if request.target == "/quick":
                         assert not go.is_set()
                         assert answer.status == 200  # type: ignore[union-attr]
                         go.set()

@@ -1,4 +1,4 @@
-"""The wire: how a socket is opened, and whether it may be used again."""
+"""The stream: how a socket is opened, and whether it may be used again."""
 
 import socket
 import time
@@ -12,13 +12,13 @@ import pytest
 from django_momento_http.exceptions import ConnectFailed
 from tests.support.scripted import (
     Peer,
-    a_call,
+    a_request,
     answer,
     bundle,
     connect_to,
     drive,
     least_late,
-    reply,
+    response,
     scripted,
     server_context,
     silent,
@@ -29,7 +29,7 @@ from tests.support.scripted import (
 
 @pytest.mark.parametrize(
     ("said", "is_reusable_now"),
-    [(b"", True), (b"H", False), (b"\r\n", False), (reply(408, b""), False), (None, False)],
+    [(b"", True), (b"H", False), (b"\r\n", False), (response(408, b""), False), (None, False)],
 )
 def test_an_idle_peer_that_speaks_or_leaves_is_noticed(
     said: bytes | None, is_reusable_now: bool
@@ -38,7 +38,7 @@ def test_an_idle_peer_that_speaks_or_leaves_is_noticed(
 
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(reply(200))
+        peer.send(response(200))
         peer.pause(0.05)
         if said is None:
             return
@@ -47,7 +47,7 @@ def test_an_idle_peer_that_speaks_or_leaves_is_noticed(
 
     with scripted(script) as server:
         connection = connect_to(server)
-        drive(connection, a_call())
+        drive(connection, a_request())
         assert connection.reusable
         if not is_reusable_now:
             connection.wait(1, 5.0)
@@ -60,15 +60,15 @@ def test_bytes_left_inside_tls_are_not_quiet(tmp_path: Path) -> None:
 
     def script(peer: Peer) -> None:
         peer.request()
-        head, _, body = reply(200, b"first").partition(b"\r\n\r\n")
+        head, _, body = response(200, b"first").partition(b"\r\n\r\n")
         peer.send(head + b"\r\n\r\n")
         peer.pause(0.05)
-        peer.send(body + reply(200, b"second"))  # one TLS record
+        peer.send(body + response(200, b"second"))  # one TLS record
         peer.stall()
 
     with scripted(script, tls=server_context()) as server:
         connection = connect_to(server, bundle(tmp_path))
-        assert bytes(drive(connection, a_call()).body) == b"first"
+        assert bytes(drive(connection, a_request()).body) == b"first"
         assert not (connection.reusable and connection.is_reusable_now())
         connection.close()
 
@@ -78,14 +78,14 @@ def test_bytes_left_inside_tls_are_not_quiet(tmp_path: Path) -> None:
 
 def test_the_next_address_is_tried_after_a_refusal_and_after_silence() -> None:
     """One address that refuses, is unreachable or not to be had does not hide a good one."""
-    with scripted(answer(reply(200))) as server:
+    with scripted(answer(response(200))) as server:
         with socket.create_server(("127.0.0.1", 0)) as gone:
             refused = (socket.AF_INET, gone.getsockname())
         good = (socket.AF_INET, ("127.0.0.1", server.port))
         unsupported = (socket.AF_IPX, ("127.0.0.1", server.port))
         for bad in (refused, unsupported):
             connection = connect_to(server, addresses=[bad, good])
-            assert drive(connection, a_call()).status == 200
+            assert drive(connection, a_request()).status == 200
             assert connection._resolver.avoided == [bad]
             connection.close()
 
@@ -97,14 +97,14 @@ def test_silent_addresses_leave_half_of_the_time_to_the_last(tmp_path: Path) -> 
         with (
             silent_address() as first,
             silent_address() as second,
-            scripted(answer(reply(200)), tls=server_context()) as server,
+            scripted(answer(response(200)), tls=server_context()) as server,
         ):
             good = (socket.AF_INET, ("127.0.0.1", server.port))
             connection = connect_to(
                 server, bundle(tmp_path), [first, second, good, first], connect_timeout=1.0
             )
             began = time.monotonic()
-            assert drive(connection, a_call()).status == 200
+            assert drive(connection, a_request()).status == 200
             seconds = time.monotonic() - began
             assert connection._resolver.avoided == [first, second]
             connection.close()
@@ -118,7 +118,7 @@ def test_an_address_that_does_not_secure_is_tried_last_the_next_time(tmp_path: P
     with scripted(silent) as server:
         connection = connect_to(server, bundle(tmp_path), connect_timeout=0.1)
         with pytest.raises(ConnectFailed):
-            drive(connection, a_call())
+            drive(connection, a_request())
         assert connection._resolver.avoided == [(socket.AF_INET, ("127.0.0.1", server.port))]
 
 
@@ -141,14 +141,14 @@ def test_no_address_at_all_is_a_failed_connection() -> None:
             address = (socket.AF_INET, gone.getsockname())
         connection = connect_to(server, addresses=[address, address])
         with pytest.raises(ConnectFailed, match="ECONNREFUSED") as caught:
-            drive(connection, a_call())
+            drive(connection, a_request())
         assert caught.value.kind == "connect"
 
 
 def test_small_packets_are_sent_at_once() -> None:
     """Nagle's algorithm is off: the second piece of a request does not wait for the peer."""
-    with scripted(answer(reply(200))) as server:
+    with scripted(answer(response(200))) as server:
         connection = connect_to(server)
-        drive(connection, a_call())
+        drive(connection, a_request())
         assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         connection.close()

@@ -28,7 +28,7 @@ from tests.support.interrupting import TimeIsUp, interrupts
 from tests.support.scripted import (
     GRACE,
     Peer,
-    a_call,
+    a_request,
     after_request,
     all_of,
     answer,
@@ -38,7 +38,7 @@ from tests.support.scripted import (
     echo,
     least_late,
     open_in,
-    reply,
+    response,
     scripted,
     server_context,
     short,
@@ -52,13 +52,13 @@ ROOT = Path(__file__).parents[2]
 KEY = "a2V5"
 
 
-def single(transport: Transport, call: Request) -> Any:
-    return transport.exchange(call)
+def single(transport: Transport, request: Request) -> Any:
+    return transport.exchange(request)
 
 
-def many(transport: Transport, call: Request) -> Any:
+def many(transport: Transport, request: Request) -> Any:
     """Send the call among others that are quick, and return its answer."""
-    return dict(all_of(transport, [call]))[call]
+    return dict(all_of(transport, [request]))[request]
 
 
 both = pytest.mark.parametrize("send", [single, many])
@@ -67,30 +67,33 @@ LARGE = bytes(4_000_000)
 HOSTILE: dict[str, tuple[Callable[[Peer], object], bytes | None]] = {
     "silent": (silent, None),
     "silent after the request": (after_request(Peer.stall), None),
-    "drips the headers": (after_request(lambda p: p.drip(reply(200, b"v" * 5000))), None),
+    "drips the headers": (after_request(lambda p: p.drip(response(200, b"v" * 5000))), None),
     "drips the body": (
-        after_request(lambda p: (p.send(reply(200, b"", length=500)), p.drip(b"v" * 500))),
+        after_request(lambda p: (p.send(response(200, b"", length=500)), p.drip(b"v" * 500))),
         None,
     ),
     "drips chunks": (
         after_request(
             lambda p: (
-                p.send(reply(200, b"", "Transfer-Encoding: chunked", length=None)),
+                p.send(response(200, b"", "Transfer-Encoding: chunked", length=None)),
                 p.drip(b"1\r\nx\r\n" * 500),
             )
         ),
         None,
     ),
     "drips an error": (
-        after_request(lambda p: (p.send(reply(500, b"", length=500)), p.drip(b"v" * 500))),
+        after_request(lambda p: (p.send(response(500, b"", length=500)), p.drip(b"v" * 500))),
         None,
     ),
-    "drips interim answers": (after_request(lambda p: p.drip(reply(100, b"") * 50, 0.005)), None),
+    "drips interim answers": (
+        after_request(lambda p: p.drip(response(100, b"") * 50, 0.005)),
+        None,
+    ),
     "lies about the length": (
-        after_request(lambda p: p.send(reply(200, b"v", length=99)), Peer.stall),
+        after_request(lambda p: p.send(response(200, b"v", length=99)), Peer.stall),
         None,
     ),
-    "answers late": (after_request(lambda p: p.pause(5), lambda p: p.send(reply(200))), None),
+    "answers late": (after_request(lambda p: p.pause(5), lambda p: p.send(response(200))), None),
     "reads nothing": (silent, LARGE),
     "reads slowly": (
         lambda p: [(p.sock.recv(2000), p.pause(0.02)) for _ in range(500)],
@@ -98,7 +101,7 @@ HOSTILE: dict[str, tuple[Callable[[Peer], object], bytes | None]] = {
     ),
     "floods": (
         after_request(
-            lambda p: p.send(reply(200, b"", "Transfer-Encoding: chunked", length=None)),
+            lambda p: p.send(response(200, b"", "Transfer-Encoding: chunked", length=None)),
             lambda p: p.flood(b"1\r\nx\r\n" * 2000),
         ),
         None,
@@ -120,9 +123,9 @@ def test_no_peer_holds_an_operation_beyond_its_deadline(
     ):
 
         def seconds_late() -> float:
-            call = a_call(body=body, seconds=0.2)
-            error = send(transport, call)
-            late = time.monotonic() - call.deadline
+            request = a_request(body=body, seconds=0.2)
+            error = send(transport, request)
+            late = time.monotonic() - request.deadline
             assert isinstance(error, TransportError)
             assert error.kind == "unusable" if name == "floods" else error.kind == "timeout"
             assert not transport.pool._all
@@ -145,7 +148,7 @@ def test_a_handshake_ends_with_the_time_for_connecting(send: Any, how: str, tmp_
         endpoint = server.endpoint.replace("http:", "https:")
         with transport_to(endpoint, ca_bundle=bundle(tmp_path), connect_timeout=0.2) as transport:
             began = time.monotonic()
-            error = send(transport, a_call(seconds=5.0))
+            error = send(transport, a_request(seconds=5.0))
             assert time.monotonic() - began < 0.2 + GRACE
             # A byte at a time may also show that this will never be TLS.
             assert short(error) in ("ConnectFailed connect_timeout", "ConnectFailed tls")
@@ -163,9 +166,9 @@ def test_connecting_ends_with_the_deadline_when_that_comes_first(send: Any) -> N
             filler.connect_ex(full.getsockname())
             fillers.append(filler)
         with transport_to(f"http://127.0.0.1:{full.getsockname()[1]}") as transport:
-            call = a_call(seconds=0.2)
-            error = send(transport, call)
-            assert time.monotonic() - call.deadline < GRACE
+            request = a_request(seconds=0.2)
+            error = send(transport, request)
+            assert time.monotonic() - request.deadline < GRACE
         for filler in fillers:
             filler.close()
     assert isinstance(error, TransportError)
@@ -178,14 +181,14 @@ def test_a_refused_port_is_a_failed_connection(send: Any) -> None:
     with scripted(silent) as server:
         pass
     with transport_to(server.endpoint) as transport:
-        assert short(send(transport, a_call())) == "ConnectFailed connect"
+        assert short(send(transport, a_request())) == "ConnectFailed connect"
 
 
 @both
 def test_a_host_without_an_address_is_a_failed_connection(send: Any) -> None:
     """Name resolution that fails is kind "dns"."""
     with transport_to("http://host.invalid:1") as transport:
-        error = send(transport, a_call())
+        error = send(transport, a_request())
         assert short(error) == "ConnectFailed dns"
         assert "host.invalid" not in str(error)
 
@@ -197,7 +200,7 @@ def test_a_hanging_resolver_does_not_outlive_the_deadline() -> None:
         transport._resolver._flight._call = lambda: go.wait(10)  # type: ignore[assignment]
         for send in (single, many):
             began = time.monotonic()
-            assert short(send(transport, a_call())) == "ConnectFailed dns"
+            assert short(send(transport, a_request())) == "ConnectFailed dns"
             assert time.monotonic() - began < 0.2 + GRACE
         go.set()
 
@@ -205,9 +208,9 @@ def test_a_hanging_resolver_does_not_outlive_the_deadline() -> None:
 @both
 def test_the_request_is_what_the_specification_asks_for(send: Any) -> None:
     """One host, one length, the token in its header, and nothing that asks for a coding."""
-    with scripted(answer(reply(204, b""))) as server, transport_to(server.endpoint) as transport:
-        send(transport, a_call(f"/cache/c?key_base64={KEY}&ttl_seconds=5", b"value"))
-        send(transport, a_call(f"/cache/c?key_base64={KEY}", method="DELETE"))
+    with scripted(answer(response(204, b""))) as server, transport_to(server.endpoint) as transport:
+        send(transport, a_request(f"/cache/c?key_base64={KEY}&ttl_seconds=5", b"value"))
+        send(transport, a_request(f"/cache/c?key_base64={KEY}", method="DELETE"))
         put, delete = server.received
     assert (put.method, put.target) == ("PUT", f"/cache/c?key_base64={KEY}&ttl_seconds=5")
     assert put.body == b"value"
@@ -250,10 +253,10 @@ def test_tracing_of_requests_sees_single_operations(
 ) -> None:
     """A span is made, its context goes on the wire, and no token, key or value is in it."""
     with (
-        scripted(answer(reply(status, b"the-value"))) as server,
+        scripted(answer(response(status, b"the-value"))) as server,
         transport_to(server.endpoint) as transport,
     ):
-        found = transport.exchange(a_call(f"/cache/c?key_base64={KEY}"))
+        found = transport.exchange(a_request(f"/cache/c?key_base64={KEY}"))
         [received] = server.received
     assert found.status == status  # type: ignore[union-attr]
     [span] = spans.get_finished_spans()
@@ -270,7 +273,7 @@ def test_tracing_of_requests_sees_single_operations(
 def test_tracing_sees_failures_too(spans: InMemorySpanExporter) -> None:
     """A request that fails makes a span with an error and no secret."""
     with scripted(answer_once(b"")) as server, transport_to(server.endpoint) as transport:
-        assert isinstance(transport.exchange(a_call()), MomentoError)
+        assert isinstance(transport.exchange(a_request()), MomentoError)
     [span] = spans.get_finished_spans()
     assert not span.status.is_ok
     assert TOKEN not in span.to_json()
@@ -323,8 +326,8 @@ def test_added_headers_are_sent_unless_they_could_change_the_request(
 ) -> None:
     """Instrumentation may add to a request, and neither break it nor replace what is ours."""
     adding({name: value})
-    with scripted(answer(reply(204, b""))) as server, transport_to(server.endpoint) as transport:
-        assert transport.exchange(a_call(body=b"value")).status == 204  # type: ignore[union-attr]
+    with scripted(answer(response(204, b""))) as server, transport_to(server.endpoint) as transport:
+        assert transport.exchange(a_request(body=b"value")).status == 204  # type: ignore[union-attr]
         [received] = server.received
     added = [line for line in received.lines if line.lower().startswith(name.lower()[:6] or ":")]
     plain = [line for line in added if "momento" not in line and TOKEN not in line]
@@ -347,7 +350,7 @@ def test_instrumentation_that_raises_is_an_error_of_ours(
 
     monkeypatch.setattr(Session, "send", raises)
     with transport_to("http://127.0.0.1:1") as transport:
-        found = transport.exchange(a_call())
+        found = transport.exchange(a_request())
     assert short(found) == "TransportError internal"
     assert TOKEN not in str(found)
     assert found.__context__ is None  # type: ignore[union-attr]
@@ -375,7 +378,7 @@ def test_what_a_handler_raises_inside_instrumentation_passes(
     ):
         patch.setattr(Session, "send", instrumented)
         with pytest.raises(TimeIsUp):
-            transport.exchange(a_call())
+            transport.exchange(a_request())
         assert open_in(transport.pool) == set(transport.pool._idle)
 
 
@@ -392,7 +395,7 @@ def test_what_is_raised_while_waiting_passes_whatever_it_is(
         with monkeypatch.context() as patch:
             patch.setattr(Connection, "wait", ended)
             with pytest.raises(OSError, match="time is up") as caught:
-                transport.exchange(a_call())
+                transport.exchange(a_request())
         assert caught.value is raised
         assert not transport.pool._all
 
@@ -400,7 +403,7 @@ def test_what_is_raised_while_waiting_passes_whatever_it_is(
 def test_an_interrupt_passes_and_leaves_the_pool_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C is nobody's to swallow, and the connection it struck is not used again."""
     with scripted(echo) as server, transport_to(server.endpoint) as transport:
-        transport.exchange(a_call())
+        transport.exchange(a_request())
         [connection] = transport.pool._idle
 
         def interrupted(*_: Any) -> int:
@@ -410,9 +413,9 @@ def test_an_interrupt_passes_and_leaves_the_pool_clean(monkeypatch: pytest.Monke
             patch.setattr(type(connection), "wait", interrupted)
             patch.setattr(type(connection), "is_reusable_now", lambda _: True)
             with pytest.raises(KeyboardInterrupt):
-                transport.exchange(a_call())
+                transport.exchange(a_request())
         assert not transport.pool._all
-        assert transport.exchange(a_call()).status == 200  # type: ignore[union-attr]
+        assert transport.exchange(a_request()).status == 200  # type: ignore[union-attr]
 
 
 REPLACED = """
@@ -425,7 +428,7 @@ REPLACED = """
     requests.Session = requests.sessions.Session = Replaced
     from tests.support.scripted import *
     with scripted(echo) as server, transport_to(server.endpoint) as transport:
-        assert transport.exchange(a_call("/x")).body == b"/x"
+        assert transport.exchange(a_request("/x")).body == b"/x"
 """
 
 
@@ -450,7 +453,7 @@ def test_the_environment_changes_nothing(
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
         with transport_to(server.endpoint) as transport:
-            assert send(transport, a_call()).status == 200
+            assert send(transport, a_request()).status == 200
         [received] = server.received
         assert received.headers["authorization"] == TOKEN
         assert proxy.accepted == 0
@@ -471,7 +474,7 @@ def test_the_environment_s_trust_stores_are_not_used(
         scripted(echo, tls=server_context()) as server,
         transport_to(server.endpoint, ca_bundle=path if is_configured else None) as transport,
     ):
-        found = transport.exchange(a_call())
+        found = transport.exchange(a_request())
     if is_configured:
         assert found.status == 200  # type: ignore[union-attr]
     else:
@@ -483,11 +486,11 @@ def test_the_environment_s_trust_stores_are_not_used(
 def test_cookies_are_not_sent_back(send: Any) -> None:
     """What a load balancer wants to remember is forgotten."""
     with (
-        scripted(answer(reply(200, b"v", "Set-Cookie: sticky=1; Path=/"))) as server,
+        scripted(answer(response(200, b"v", "Set-Cookie: sticky=1; Path=/"))) as server,
         transport_to(server.endpoint) as transport,
     ):
         for _ in range(3):
-            assert send(transport, a_call()).status == 200
+            assert send(transport, a_request()).status == 200
         assert all("cookie" not in received.headers for received in server.received)
 
 
@@ -498,10 +501,10 @@ def test_redirects_are_returned_and_not_followed(status: int, send: Any) -> None
     with scripted(echo) as elsewhere:
         location = f"Location: {elsewhere.endpoint}/there"
         with (
-            scripted(answer(reply(status, b"", location))) as server,
+            scripted(answer(response(status, b"", location))) as server,
             transport_to(server.endpoint) as transport,
         ):
-            assert send(transport, a_call()).status == status
+            assert send(transport, a_request()).status == status
             assert len(server.received) == 1
         assert elsewhere.accepted == 0
 
@@ -510,10 +513,10 @@ def test_redirects_are_returned_and_not_followed(status: int, send: Any) -> None
 def test_a_coded_body_is_not_decoded(send: Any) -> None:
     """A body in a coding that nobody asked for is handed on as it came."""
     with (
-        scripted(answer(reply(200, b"\x1f\x8bnot gzip", "Content-Encoding: gzip"))) as server,
+        scripted(answer(response(200, b"\x1f\x8bnot gzip", "Content-Encoding: gzip"))) as server,
         transport_to(server.endpoint) as transport,
     ):
-        found = send(transport, a_call())
+        found = send(transport, a_request())
     assert bytes(found.body) == b"\x1f\x8bnot gzip"
     assert found.headers[b"content-encoding"] == b"gzip"
 
@@ -540,7 +543,7 @@ def test_only_the_right_name_of_a_known_authority_is_trusted(
         scripted(echo, tls=tls) as server,
         transport_to(server.endpoint, ca_bundle=bundle(tmp_path)) as transport,
     ):
-        found = send(transport, a_call())
+        found = send(transport, a_request())
         if is_trusted:
             assert found.status == 200
         else:
@@ -552,11 +555,11 @@ def test_only_the_right_name_of_a_known_authority_is_trusted(
 def test_the_second_connection_resumes_the_session(tmp_path: Path) -> None:
     """One handshake in full serves the connections that follow."""
     with (
-        scripted(answer(reply(200, b"v", "Connection: close")), tls=server_context()) as server,
+        scripted(answer(response(200, b"v", "Connection: close")), tls=server_context()) as server,
         transport_to(server.endpoint, ca_bundle=bundle(tmp_path)) as transport,
     ):
         for _ in range(3):
-            assert transport.exchange(a_call()).status == 200  # type: ignore[union-attr]
+            assert transport.exchange(a_request()).status == 200  # type: ignore[union-attr]
         assert server.resumed == [False, True, True]
 
 
@@ -582,7 +585,7 @@ def test_a_certificate_without_alternative_names_is_refused(
     with scripted(echo, tls=tls) as server:
         endpoint = server.endpoint.replace("127.0.0.1", host)
         with transport_to(endpoint, ca_bundle=bundle(tmp_path), connect_timeout=5) as transport:
-            assert short(send(transport, a_call())) == "ConnectFailed tls"
+            assert short(send(transport, a_request())) == "ConnectFailed tls"
         assert server.received == []
 
 
@@ -623,7 +626,7 @@ def test_requests_go_through_the_configured_proxy(
             ca_bundle=bundle(tmp_path),
         ) as transport,
     ):
-        found = send(transport, a_call("/x"))
+        found = send(transport, a_request("/x"))
         assert [one.method for one in proxy.received] == ["CONNECT"]
         assert "authorization" not in proxy.received[0].headers
         if is_open:
@@ -650,10 +653,10 @@ def test_nothing_leaks_from_failures(tmp_path: Path) -> None:
         scripted(answer_once(b"nonsense")) as server,
         transport_to(server.endpoint) as transport,
     ):
-        transport.exchange(a_call())
+        transport.exchange(a_request())
         before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(100):
-            assert isinstance(transport.exchange(a_call()), MomentoError)
-        all_of(transport, [a_call() for _ in range(100)])
+            assert isinstance(transport.exchange(a_request()), MomentoError)
+        all_of(transport, [a_request() for _ in range(100)])
         # The server's own side of a connection may be closing still.
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5

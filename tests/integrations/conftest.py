@@ -18,7 +18,7 @@ from django_momento_http.pytest_plugin import momento_server  # noqa: F401 - a f
 from django_momento_http.testing import Fault, RunningServer
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 60
+LONGEST_WAIT = 60
 
 SETTINGS = """
 SECRET_KEY = "for tests only"
@@ -56,7 +56,7 @@ class Project:
             env=self.environ(**environ),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=LONGEST_WAIT,
             check=False,
         )
 

@@ -21,7 +21,7 @@ NEEDS = "needs Celery and django-celery-results: pip install 'django-momento-htt
 celery = pytest.importorskip("celery", reason=NEEDS)
 pytest.importorskip("django_celery_results", reason=NEEDS)
 
-PATIENCE = 10
+LONGEST_WAIT = 10
 # In each of two processes.
 INTERRUPTS = sized(20, 10_000)
 
@@ -169,7 +169,7 @@ def worker(momento_server: RunningServer, project: Project) -> Iterator[int]:
     try:
         yield running.pid
         running.terminate()
-        assert running.wait(PATIENCE) == 0
+        assert running.wait(LONGEST_WAIT) == 0
     finally:
         running.kill()
         running.wait()
@@ -182,7 +182,7 @@ def ask(app: Any, name: str, *arguments: object) -> Any:
 
 def answer(result: Any) -> Any:
     """Wait for what a task returns."""
-    return result.get(timeout=sized(PATIENCE, 30 * PATIENCE), interval=0.02)
+    return result.get(timeout=sized(LONGEST_WAIT, 30 * LONGEST_WAIT), interval=0.02)
 
 
 def test_a_worker_that_forks(worker: int, app: Any) -> None:
@@ -216,7 +216,7 @@ def test_a_soft_time_limit_always_reaches_the_task(worker: int, app: Any) -> Non
 def test_results_live_in_the_cache(momento_server: RunningServer, app: Any) -> None:
     """A result is one item of the cache, which lives for a day and can be forgotten."""
     app.backend.store_result("some-id", {"answer": 42}, "SUCCESS")
-    assert app.AsyncResult("some-id").get(timeout=PATIENCE) == {"answer": 42}
+    assert app.AsyncResult("some-id").get(timeout=LONGEST_WAIT) == {"answer": 42}
     [put] = [request for request in momento_server.requests if request.method == "PUT"]
     assert (put.key, put.ttl_seconds) == (b":1:celery-task-meta-some-id", 24 * 60 * 60)
     app.AsyncResult("some-id").forget()
@@ -227,7 +227,7 @@ def test_an_error_is_a_result(momento_server: RunningServer, app: Any) -> None:
     """What a task raises is raised again where its result is asked for."""
     app.backend.store_result("some-id", KeyError("x"), "FAILURE")
     with pytest.raises(KeyError):
-        app.AsyncResult("some-id").get(timeout=PATIENCE)
+        app.AsyncResult("some-id").get(timeout=LONGEST_WAIT)
 
 
 def test_an_outage_with_miss(

@@ -11,7 +11,7 @@ from django_momento_http._client.client import MomentoClient, forget_endpoint
 from django_momento_http._client.operation import Operation
 from django_momento_http._conf.options import read_options
 from django_momento_http.testing import RunningServer, running_server
-from tests.support.scripted import Peer, answer, reply, scripted
+from tests.support.scripted import Peer, answer, response, scripted
 
 NEEDS = "needs opentelemetry: pip install 'django-momento-http[integrations]'"
 pytest.importorskip("opentelemetry.instrumentation.requests", reason=NEEDS)
@@ -119,7 +119,7 @@ def test_a_hedged_read_is_one_span(telemetry: Telemetry) -> None:
         peer.request()
         peer.wait_until_left()
 
-    with scripted(lose, answer(reply(200))) as server:
+    with scripted(lose, answer(response(200))) as server:
         given = {"ENDPOINT": server.endpoint, "TOKEN": TOKEN, "REQUEST_TIMEOUT": 5.0}
         client = MomentoClient(read_options("default-cache", given, {}))
         client._endpoint.retries.earn()  # what one second request needs

@@ -10,7 +10,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-_PATIENCE = 20.0
+_LONGEST_WAIT = 20.0
 
 _USE_AND_READ = """
 import sys
@@ -42,7 +42,7 @@ class Collector:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_LONGEST_WAIT)
         self._server.server_close()
 
     def hits(self, service: str) -> Counter[str]:

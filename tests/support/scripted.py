@@ -23,10 +23,10 @@ from django_momento_http._http.messages import Request
 from django_momento_http._http.pool import Pool
 from django_momento_http._http.transport import Origin, Transport
 
-# What failures.md allows beyond a deadline.
+# Seconds that an operation may take beyond its deadline (docs/failures.md, One deadline).
 GRACE = 0.1
 # Longer than any test may need; a script that waits this long has hung.
-_PATIENCE = 20.0
+_LONGEST_WAIT = 20.0
 
 
 class Received(NamedTuple):
@@ -76,7 +76,7 @@ class Peer:
 
     def stall(self) -> None:
         """Neither read nor write any more, and keep the connection."""
-        self.server.stopping.wait(_PATIENCE)
+        self.server.stopping.wait(_LONGEST_WAIT)
         raise Gone
 
     def wait_until_left(self) -> None:
@@ -151,12 +151,12 @@ class ScriptedServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._acceptor.join(_PATIENCE)
+        self._acceptor.join(_LONGEST_WAIT)
         for sock in self._socks:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(_LONGEST_WAIT)
             assert not thread.is_alive(), "a script hung"
 
     def _accept(self) -> None:
@@ -198,7 +198,7 @@ def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[Sc
 # Answers and scripts
 
 
-def reply(
+def response(
     status: int = 200, body: bytes = b"value", *headers: str, length: int | None = -1
 ) -> bytes:
     """Return an answer's bytes; ``length`` lies about the body's, None leaves it out."""
@@ -208,16 +208,16 @@ def reply(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def answer(*replies: bytes) -> Script:
+def answer(*responses: bytes) -> Script:
     """Answer each request with the next of these, the last again and again."""
 
     def script(peer: Peer) -> None:
-        for data in replies:
+        for data in responses:
             peer.request()
             peer.send(data)
         while True:
             peer.request()
-            peer.send(replies[-1])
+            peer.send(responses[-1])
 
     return script
 
@@ -235,7 +235,7 @@ def answer_once(data: bytes) -> Script:
 def echo(peer: Peer) -> None:
     """Answer every request with its own target."""
     while True:
-        peer.send(reply(200, peer.request().target.encode()))
+        peer.send(response(200, peer.request().target.encode()))
 
 
 def after_request(*actions: Callable[[Peer], object]) -> Script:
@@ -261,7 +261,7 @@ def tunnel(port: int, login: str | None = None) -> Script:
         received = peer.request()
         wanted = f"Basic {b64encode(login.encode()).decode()}" if login else None
         if wanted is not None and received.headers.get("proxy-authorization") != wanted:
-            peer.send(reply(407, b"who are you?"))
+            peer.send(response(407, b"who are you?"))
             return
         with socket.create_connection(("127.0.0.1", port)) as other:
             peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -340,7 +340,7 @@ def open_in(pool: Pool) -> set[Connection | None]:
     return {reference() for reference in pool._all}
 
 
-def a_call(
+def a_request(
     target: str = "/cache/c?key_base64=a2V5",
     body: bytes | bytearray | None = None,
     *,
@@ -365,7 +365,7 @@ def all_of(transport: Transport, calls: list[Request]) -> list[tuple[Request, An
 
 
 def drive(connection: Any, call: Request) -> Any:
-    """Carry one request out on a connection, as the transport would, and return its reply."""
+    """Carry one request out on a connection, as the transport would, and return its response."""
     steps = connection.handle(call, "Host: x\r\n")
     try:
         wanted = next(steps)

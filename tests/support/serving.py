@@ -25,7 +25,7 @@ from tests.support.sizes import sized
 LOAD_SECONDS = sized(1.0, 20.0)
 CLIENTS = 8
 KEYS = 200
-PATIENCE = 20.0
+LONGEST_WAIT = 20.0
 
 # What gunicorn, uvicorn and uWSGI say.
 LISTENS = re.compile(r"(?:http://|TCP address )127\.0\.0\.1:(\d+)")
@@ -137,13 +137,13 @@ def started(
     try:
         yield log.port(), process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
-        log.join(PATIENCE)
+        assert process.wait(LONGEST_WAIT) in (0, -signal.SIGTERM)
+        log.join(LONGEST_WAIT)
         assert not [line for line in log.lines if TROUBLE.search(line)], "".join(log.lines)
     finally:
         process.kill()
         process.wait()
-        log.join(PATIENCE)
+        log.join(LONGEST_WAIT)
         if process.stderr is not None:
             process.stderr.close()
 
@@ -167,7 +167,7 @@ class Log(threading.Thread):
 
     def port(self) -> int:
         """Return the port that the server says it listens on."""
-        return self._ports.get(timeout=PATIENCE)
+        return self._ports.get(timeout=LONGEST_WAIT)
 
 
 class Load:
@@ -192,12 +192,12 @@ class Load:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(seconds + 2 * PATIENCE)
+            thread.join(seconds + 2 * LONGEST_WAIT)
             if thread.is_alive():
                 self.wrong.append("a client hangs")
 
     def _client(self, client: int, end: float) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=LONGEST_WAIT)
         turn = 0
         while time.monotonic() < end or self._is_wanting(end):
             turn += 1
@@ -212,7 +212,7 @@ class Load:
     def _is_wanting(self, end: float) -> bool:
         answers, workers = self._wanted
         is_enough = self.answers >= answers and len(self.pids) >= workers
-        return not is_enough and time.monotonic() < end + PATIENCE
+        return not is_enough and time.monotonic() < end + LONGEST_WAIT
 
     def _get(self, connection: http.client.HTTPConnection, target: str) -> tuple[int, bytes]:
         # A worker may close a connection that was kept: that is the server's right.

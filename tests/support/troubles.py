@@ -23,7 +23,7 @@ from django_momento_http.exceptions import (
 )
 from django_momento_http.testing import Fault, running_server
 from tests.support.canary import SESSION, TOKEN
-from tests.support.scripted import Peer, Script, after_request, reply, scripted, silent
+from tests.support.scripted import Peer, Script, after_request, response, scripted, silent
 
 DEADLINE = 0.3
 HTML = b"<html><title>404</title>no such page</html>"
@@ -134,13 +134,13 @@ def endless(start: bytes, more: bytes, times: int = 512) -> Script:
 def drip_head(peer: Peer) -> None:
     """Answer a byte at a time."""
     peer.request()
-    peer.drip(reply(200, b"value"))
+    peer.drip(response(200, b"value"))
 
 
 def drip_body(peer: Peer) -> None:
     """Answer with a head at once and a body a byte at a time."""
     peer.request()
-    peer.send(reply(200, b"", length=5000))
+    peer.send(response(200, b"", length=5000))
     peer.drip(b"x" * 5000)
 
 
@@ -157,7 +157,7 @@ def answer_with(data: bytes) -> Script:
 def say_it_back(peer: Peer) -> None:
     """Refuse with all that was sent."""
     received = peer.request()
-    peer.send(reply(400, "\n".join((received.target, *received.lines)).encode()))
+    peer.send(response(400, "\n".join((received.target, *received.lines)).encode()))
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -187,7 +187,7 @@ def slow() -> Iterator[Trouble]:
         "drip headers": peer(drip_head),
         "drip body": peer(drip_body),
         "hang in headers": peer(hang_in(HEAD + b"Conte")),
-        "hang in body": peer(hang_in(reply(200, b"x", length=9))),
+        "hang in body": peer(hang_in(response(200, b"x", length=9))),
         "late answer": always(delay=2 * DEADLINE),
     }
     for name, site in sites.items():
@@ -199,8 +199,8 @@ def broken() -> Iterator[Trouble]:
     sites = {
         **{f"drop {when}": always(drop=when) for when in ("before", "after", "headers", "body")},
         "reset": peer(after_request(Peer.reset)),
-        "truncated length": peer(answer_with(reply(200, b"value", length=5000))),
-        "no length": peer(answer_with(reply(200, b"value", length=None))),
+        "truncated length": peer(answer_with(response(200, b"value", length=5000))),
+        "no length": peer(answer_with(response(200, b"value", length=None))),
         "tls garbage": peer(answer_with(b"\x15\x03\x01\x00\x02\x02\x28")),
     }
     for name, site in sites.items():
@@ -209,7 +209,7 @@ def broken() -> Iterator[Trouble]:
 
 def boundless() -> Iterator[Trouble]:
     """Yield answers that are larger than any item, or have no end."""
-    too_long = peer(hang_in(reply(200, b"x", length=2**40)))
+    too_long = peer(hang_in(response(200, b"x", length=2**40)))
     yield Trouble("length beyond an item", too_long, TransportError)
     sites = {
         "endless headers": peer(endless(HEAD, LONG)),

@@ -22,6 +22,6 @@ def options(server: RunningServer) -> Options:
     common = {"REQUEST_TIMEOUT": 2.0, "MAX_CONNECTIONS": CONNECTIONS, "CLEAR_MAX_AGE": 0.05}
 
     def make(**more: Any) -> dict[str, Any]:
-        return {"server": server, "patience": sized(90, 3600), **common, **more}
+        return {"server": server, "longest_wait": sized(90, 3600), **common, **more}
 
     return make

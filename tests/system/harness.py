@@ -25,9 +25,9 @@ _GRACE = 20.0
 class Program:
     """A program under way."""
 
-    def __init__(self, process: "subprocess.Popen[str]", patience: float) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", longest_wait: float) -> None:
         self._process = process
-        self._patience = patience + _GRACE
+        self._longest_wait = longest_wait + _GRACE
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors: list[str] = []
         self._readers = [
@@ -44,7 +44,7 @@ class Program:
 
     def hear(self) -> dict[str, Any]:
         """Return the next thing that it says; its end without a word is a failure."""
-        line = self._lines.get(timeout=self._patience)
+        line = self._lines.get(timeout=self._longest_wait)
         assert line, "".join(self._errors)
         said: dict[str, Any] = json.loads(line)
         return said
@@ -57,7 +57,7 @@ class Program:
 
     def end(self) -> None:
         """Wait for its end, which must be a quiet one."""
-        status = self._process.wait(self._patience)
+        status = self._process.wait(self._longest_wait)
         self._join()
         errors = "".join(self._errors)
         assert (status, errors) == (0, ""), f"status {status}: {errors}"
@@ -73,7 +73,7 @@ class Program:
 
     def _join(self) -> None:
         for reader in self._readers:
-            reader.join(self._patience)
+            reader.join(self._longest_wait)
 
     @staticmethod
     def _read(stream: Any, take: Any) -> None:
@@ -84,7 +84,7 @@ class Program:
 
 @contextmanager
 def started(
-    name: str, *arguments: object, entry: dict[str, Any], patience: float = 60.0
+    name: str, *arguments: object, entry: dict[str, Any], longest_wait: float = 60.0
 ) -> Iterator[Program]:
     """Start a program with this CACHES entry and end it by its process id."""
     process = subprocess.Popen(
@@ -93,13 +93,13 @@ def started(
             *("-m", f"tests.system.programs.{name}", *map(str, arguments)),
         ],
         cwd=ROOT,
-        env={**os.environ, "CACHE": json.dumps(entry), "PATIENCE": str(patience)},
+        env={**os.environ, "CACHE": json.dumps(entry), "LONGEST_WAIT": str(longest_wait)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    program = Program(process, patience)
+    program = Program(process, longest_wait)
     try:
         yield program
     finally:
@@ -107,11 +107,11 @@ def started(
 
 
 def report_of(
-    name: str, *arguments: object, server: RunningServer, patience: float = 60.0, **options: Any
+    name: str, *arguments: object, server: RunningServer, longest_wait: float = 60.0, **options: Any
 ) -> dict[str, Any]:
     """Run a program to its end and return what it reports."""
     entry = server.cache_settings(**options)
-    with started(name, *arguments, entry=entry, patience=patience) as program:
+    with started(name, *arguments, entry=entry, longest_wait=longest_wait) as program:
         report = program.hear()
         program.end()
     return report

@@ -37,7 +37,7 @@ FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-PATIENCE = 30_000  # milliseconds for what should take a moment
+LONGEST_WAIT = 30_000  # milliseconds for what should take a moment
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 # The contrast by WCAG 2 of each text, and of each mark, with the ground that it stands on.
@@ -132,7 +132,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("the tests in a browser need Chromium, under one of its usual names")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(
-            executable_path=program, args=list(FLAGS), timeout=PATIENCE
+            executable_path=program, args=list(FLAGS), timeout=LONGEST_WAIT
         )
         yield chromium
         chromium.close()
@@ -146,7 +146,7 @@ def open_tab(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
     def open_page(path: str = HELD, **options: Any) -> Any:
         options = {"viewport": WIDE, "java_script_enabled": False, **options}
         contexts.append(browser.new_context(base_url=site.address, **options))
-        contexts[-1].set_default_timeout(PATIENCE)
+        contexts[-1].set_default_timeout(LONGEST_WAIT)
         tab = contexts[-1].new_page()
         tab.goto(path)
         return tab

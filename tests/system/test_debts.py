@@ -26,7 +26,7 @@ CACHE = "django.contrib.sessions.backends.cache"
 CACHED_DB = "django.contrib.sessions.backends.cached_db"
 SILENCE, DEADLINE = (10.0, 1.0) if FULL else (1.5, 0.5)
 # Beyond the breaker's longest pause, and for a payment beside each of the operations.
-PATIENCE = 30.0
+LONGEST_WAIT = 30.0
 USERS = 8
 # Nothing is done, and nothing is said; or done all the same.
 SILENT = {
@@ -112,7 +112,7 @@ def silence(server: RunningServer, how: str) -> Iterator[Callable[[], bool]]:
 
 def until(is_so: Callable[[], bool]) -> None:
     """Use the cache until something is so, not for ever."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     while not is_so():
         assert time.monotonic() < end, cache.stats()
         cache.get("another-key")

@@ -52,7 +52,7 @@ execute_from_command_line(sys.argv)
 """
 # So that a machine with much to do fails no request.
 PATIENT = {"REQUEST_TIMEOUT": 30.0, "CONNECT_TIMEOUT": 30.0}
-PATIENCE = 60  # seconds for a process that hangs; none of them should
+LONGEST_WAIT = 60  # seconds for a process that hangs; none of them should
 
 
 def run(code: str, **names: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def in_folder(folder: Path, *arguments: str, **environ: str) -> subprocess.Compl
         env={"PYTHONPATH": path, "PATH": "", **environ},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONGEST_WAIT,
         check=False,
     )
 
@@ -174,7 +174,7 @@ def test_the_server_command(code: str) -> None:
         assert process.stdout is not None
         line = process.stdout.readline()
         process.terminate()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(LONGEST_WAIT) == 0
     assert re.match(r"Serving .* on http://127\.0\.0\.1:\d+ \(caches: my-cache; token: any\)", line)
 
 

@@ -27,7 +27,7 @@ EXAMPLE = ROOT / "example_project"
 SETTINGS = EXAMPLE / "mysite" / "settings.py"
 PROCESSES = Path("/proc/self/environ")
 SECRETS = ("EXAMPLE_SECRET_KEY", "MOMENTO_API_KEY")
-PATIENCE = 30  # seconds for a process that hangs; none of them should
+LONGEST_WAIT = 30  # seconds for a process that hangs; none of them should
 
 
 class Site:
@@ -68,7 +68,7 @@ class Site:
 
     def get(self, path: str) -> str:
         """Give the text of a page."""
-        response = self.visitor.get(self.address + path, timeout=PATIENCE)
+        response = self.visitor.get(self.address + path, timeout=LONGEST_WAIT)
         # On an older connection, the kernel holds the second half of each answer back for 40 ms.
         self.visitor.close()
 
@@ -79,11 +79,11 @@ class Site:
         """Fill in the form on a page and send it."""
         token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', self.get(path)).group(1)
         data = {"csrfmiddlewaretoken": token, **fields}
-        return self.visitor.post(self.address + path, data=data, timeout=PATIENCE)
+        return self.visitor.post(self.address + path, data=data, timeout=LONGEST_WAIT)
 
     def rest_of_output(self) -> str:
         """Wait until no process holds the output any more: not the site, not a child of it."""
-        self.output += self.process.communicate(timeout=PATIENCE)[0].decode()
+        self.output += self.process.communicate(timeout=LONGEST_WAIT)[0].decode()
         return self.output
 
     def end(self) -> None:
@@ -157,7 +157,9 @@ def start(environ: dict[str, str]) -> Iterator[Callable[..., Site]]:
 def manage(environ: dict[str, str], *arguments: str) -> str:
     """Run one of the example's other commands to its end."""
     command = [sys.executable, EXAMPLE / "manage.py", *arguments]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=LONGEST_WAIT
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -171,7 +173,7 @@ def python(environ: dict[str, str], program: str, **more: str) -> str:
     path = os.pathsep.join([str(EXAMPLE), environ["PYTHONPATH"]])
     environ = {**environ, "PYTHONPATH": path, **more}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, timeout=PATIENCE
+        [sys.executable, "-c", program], env=environ, capture_output=True, timeout=LONGEST_WAIT
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
@@ -213,7 +215,7 @@ def verdict(page: str) -> str:
 
 def reload(site: Site, path: Path) -> None:
     """Change a file's time until the site sees it, which it may not before it has seen the file."""
-    for seconds in range(PATIENCE):
+    for seconds in range(LONGEST_WAIT):
         moment = time.time() + seconds
         os.utime(path, (moment, moment))
         while select.select([site.process.stdout], [], [], 2)[0]:
@@ -340,8 +342,8 @@ def test_the_local_server_takes_the_token_of_the_run_only(site: Site) -> None:
 
     for token in ("any-token", "test-token", ""):
         for method in ("GET", "PUT", "DELETE"):
-            reply = site.visitor.request(method, target, headers={"Authorization": token})
-            assert reply.status_code == 401
+            response = site.visitor.request(method, target, headers={"Authorization": token})
+            assert response.status_code == 401
 
 
 @pytest.mark.parametrize("token", ["-a", "--port=1", "a b", "a=b"])

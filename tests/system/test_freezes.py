@@ -18,7 +18,7 @@ from .harness import FULL, Program, started
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 
-PATIENCE = 30.0
+LONGEST_WAIT = 30.0
 # What stands for the limit of 55 seconds, and a freeze beyond it.
 IDLE_LIMIT, LONG = 0.2, 0.3
 # A deadline, and a freeze after which a breaker that took it for the service's would open.
@@ -76,7 +76,7 @@ def wait_for(moment: float) -> None:
 
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait until something is so, not for ever."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.001)

@@ -12,7 +12,7 @@ from django_momento_http.testing import Fault, RunningServer
 from tests.support.serving import (
     KEYS,
     LOAD_SECONDS,
-    PATIENCE,
+    LONGEST_WAIT,
     SITE,
     Load,
     ask_either,
@@ -123,7 +123,7 @@ def test_forked_workers_survive_trouble(site: tuple[Path, RunningServer]) -> Non
         load.run(1.0)
         assert load.wrong == []
         server.clear_faults()
-        end, last = time.monotonic() + PATIENCE, Load(port, ask_one)
+        end, last = time.monotonic() + LONGEST_WAIT, Load(port, ask_one)
         while time.monotonic() < end:
             last = Load(port, ask_one)
             last.run(0.3)

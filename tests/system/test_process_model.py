@@ -30,7 +30,7 @@ from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer, running_server
 
 CACHE = "default-cache"
-PATIENCE = 40
+LONGEST_WAIT = 40
 
 Make = Callable[..., Any]
 
@@ -98,7 +98,7 @@ def run_script(script: str, *arguments: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LONGEST_WAIT,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -111,7 +111,7 @@ def together(functions: list[Callable[[], Any]]) -> list[Any]:
     results: dict[int, Any] = {}
 
     def call(number: int) -> None:
-        start.wait(PATIENCE)
+        start.wait(LONGEST_WAIT)
         results[number] = functions[number]()
 
     numbers = range(len(functions))
@@ -119,13 +119,13 @@ def together(functions: list[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(LONGEST_WAIT)
     return [results[number] for number in numbers]
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     """Run in an event loop, not for ever."""
-    return asyncio.run(asyncio.wait_for(main, PATIENCE))
+    return asyncio.run(asyncio.wait_for(main, LONGEST_WAIT))
 
 
 # One client
@@ -164,7 +164,7 @@ def test_threads_share_connections(server: RunningServer, wire: SeenConnections)
         for _ in range(10):
             thread = threading.Thread(target=use)
             thread.start()
-            thread.join(PATIENCE)
+            thread.join(LONGEST_WAIT)
     assert len(set(map(id, instances))) == 10
     assert len(wire.keys) == 1
 
@@ -583,7 +583,7 @@ def test_threads_are_few_whatever_aliases_there_are(make_cache: Make) -> None:
 
     before = ours()
     assert run(main()) <= 33 + before
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     while ours() > 5 + before and time.monotonic() < end:
         threading.Event().wait(0.005)
     assert ours() <= 5 + before
@@ -623,14 +623,14 @@ def test_a_loop_may_be_run_by_threads_in_turn(make_cache: Make) -> None:
         return task
 
     def finish(awaitable: Any) -> Any:
-        return loop.run_until_complete(asyncio.wait_for(awaitable, PATIENCE / 10))
+        return loop.run_until_complete(asyncio.wait_for(awaitable, LONGEST_WAIT / 10))
 
     with ThreadPoolExecutor(1) as other:
         for _ in range(3):
-            assert other.submit(finish, begin()).result(PATIENCE) == 1
+            assert other.submit(finish, begin()).result(LONGEST_WAIT) == 1
             assert finish(cache.aget("k")) == 1
-            assert finish(other.submit(begin).result(PATIENCE)) == 1
-            assert other.submit(finish, cache.aget("k")).result(PATIENCE) == 1
+            assert finish(other.submit(begin).result(LONGEST_WAIT)) == 1
+            assert other.submit(finish, cache.aget("k")).result(LONGEST_WAIT) == 1
     loop.close()
 
 
@@ -666,7 +666,7 @@ def test_uvloop(make_cache: Make) -> None:
 
     for _ in range(3):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            assert runner.run(asyncio.wait_for(main(), PATIENCE)) == list(range(200))
+            assert runner.run(asyncio.wait_for(main(), LONGEST_WAIT)) == list(range(200))
 
 
 def test_uwsgi_s_master_starts_no_thread(make_cache: Make, monkeypatch: pytest.MonkeyPatch) -> None:

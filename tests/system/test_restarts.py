@@ -13,7 +13,7 @@ from django_momento_http.server import Config, Server, Service
 
 from .harness import FULL, Program, started
 
-PATIENCE = 30.0
+LONGEST_WAIT = 30.0
 THREADS, CONNECTIONS = 6, 24
 # By which the threads for async calls, of which there are none here, would be woken.
 PAIR = 2
@@ -59,7 +59,7 @@ class Restarting:
 
     def _call(self, coroutine: Any) -> Any:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return future.result(PATIENCE)
+        return future.result(LONGEST_WAIT)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def load(service: Restarting) -> Iterator[tuple[Program, dict[str, Any]]]:
 
 def heard_once(program: Program, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Return what the program says once it says what is waited for."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     while True:
         program.tell("report")
         said = program.hear()

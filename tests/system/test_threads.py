@@ -13,7 +13,7 @@ from tests.support.sizes import sized
 
 from .harness import started
 
-PATIENCE = 30.0
+LONGEST_WAIT = 30.0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
@@ -58,7 +58,7 @@ def test_one_loop_is_driven_from_two_threads_in_turn(
     def drive(index: int) -> None:
         mine, other = events[index], events[1 - index]
         for number in range(sized(200, 5000)):
-            mine.wait(PATIENCE)
+            mine.wait(LONGEST_WAIT)
             mine.clear()
             if number % 2 == 0 and index < makers:
                 tasks.append(loop.create_task(read(number)))
@@ -71,8 +71,8 @@ def test_one_loop_is_driven_from_two_threads_in_turn(
         thread.start()
     events[0].set()
     for thread in threads:
-        thread.join(PATIENCE)
-    done = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks), PATIENCE))
+        thread.join(LONGEST_WAIT)
+    done = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks), LONGEST_WAIT))
     loop.close()
     assert len(done) == makers * sized(100, 2500)
     assert all(done)

@@ -17,7 +17,7 @@ from django_momento_http._store.copies import MISSING, OVERHEAD, Copies, Limits
 from django_momento_http._store.generation import Generation
 
 AGE, STALE = 5.0, 60.0
-PATIENCE = 1.0  # of a write
+LONGEST_WAIT = 1.0  # of a write
 EPOCH = 1.9e9
 
 
@@ -57,10 +57,10 @@ class Rig:
         expires_at = None if lives is None else self.clocks.wall + lives
         return lambda: self.copies.keep(key, payload, pickle.loads, expires_at, since, epoch)
 
-    def write(self, key: str, value: Any, patience: float = PATIENCE) -> Callable[[], None]:
+    def write(self, key: str, value: Any, longest_wait: float = LONGEST_WAIT) -> Callable[[], None]:
         """Begin to write a value; what is returned ends it."""
         since, epoch = self.copies.moment(), self.clocks.epoch
-        write = self.barrier.begin([key], patience)
+        write = self.barrier.begin([key], longest_wait)
         payload = pickle.dumps(value)
 
         def end() -> None:
@@ -234,7 +234,7 @@ def test_a_read_under_way_never_undoes_a_write(rig: Rig) -> None:
 def test_a_write_bars_reads_until_the_service_must_have_caught_up(rig: Rig) -> None:
     """Two seconds beyond its deadline: a replica may lag."""
     rig.write("a", "new")
-    rig.clocks.pass_(PATIENCE + LAG)
+    rig.clocks.pass_(LONGEST_WAIT + LAG)
     rig.read("a", "lagging")()
     assert rig.copies.get("a") is MISSING
     rig.clocks.pass_(0.01)
@@ -266,18 +266,18 @@ def test_a_write_through_any_alias_ends_every_aliass_copy(rig: Rig) -> None:
 def test_of_overlapping_writes_none_leaves_a_copy(rig: Rig, is_first_last: bool) -> None:
     """Nobody here knows which of them the service took last."""
     first = rig.write("a", "first")
-    second = rig.write("a", "second", 10 * PATIENCE)
+    second = rig.write("a", "second", 10 * LONGEST_WAIT)
     for end in (second, first) if is_first_last else (first, second):
         end()
     assert rig.copies.get("a") is MISSING
 
 
-@pytest.mark.parametrize("patience", [0.1, 1.0, 10.0])
-def test_a_write_soon_after_another_leaves_no_copy(rig: Rig, patience: float) -> None:
+@pytest.mark.parametrize("longest_wait", [0.1, 1.0, 10.0])
+def test_a_write_soon_after_another_leaves_no_copy(rig: Rig, longest_wait: float) -> None:
     """The first may still be on its way: it was given up, or its answer was lost."""
     rig.write("a", "first", 10.0)
     rig.clocks.pass_(10 + LAG - 0.01)
-    rig.write("a", "second", patience)()
+    rig.write("a", "second", longest_wait)()
     assert rig.copies.get("a") is MISSING
     rig.clocks.pass_(10 + LAG + 0.01)
     rig.write("a", "third")()
@@ -296,7 +296,7 @@ def test_a_short_write_never_shortens_the_bar_of_a_long_one(rig: Rig) -> None:
 def test_a_write_that_took_longer_ends_what_was_read_meanwhile(rig: Rig) -> None:
     """A deadline counts what is waited for, and a process may be frozen."""
     end = rig.write("a", "new")
-    rig.clocks.pass_(PATIENCE + LAG + 1)
+    rig.clocks.pass_(LONGEST_WAIT + LAG + 1)
     rig.read("a", "old")()
     under_way = rig.read("a", "old")
     assert rig.copies.get("a") == "old"
@@ -322,7 +322,7 @@ def test_keys_of_one_write_do_not_hinder_each_other(rig: Rig) -> None:
     """Of ten thousand keys most share a slot with another of them."""
     keys = [f"key-{number}" for number in range(3 * SLOTS)]
     since = rig.copies.moment()
-    write = rig.barrier.begin(keys, PATIENCE)
+    write = rig.barrier.begin(keys, LONGEST_WAIT)
     assert write.own == set(keys)
     rig.copies.keep(keys[0], pickle.dumps(1), pickle.loads, None, since, 0, write)
     assert rig.copies.get(keys[0]) == 1

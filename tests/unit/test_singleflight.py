@@ -63,7 +63,7 @@ def test_a_failed_call_fails_for_all_and_is_made_again() -> None:
 
 
 def test_a_hanging_call_costs_one_thread() -> None:
-    """Those who lose patience leave; the call goes on, and is not made again beside itself."""
+    """Those whose time is up leave; the call goes on, and is not made again beside itself."""
     go = threading.Event()
     calls: list[int] = []
 

@@ -14,7 +14,7 @@ import pytest
 from django_momento_http._store.workers import Workers
 from tests.support.clocks import Clock
 
-PATIENCE = 10
+LONGEST_WAIT = 10
 
 
 class Task:
@@ -31,7 +31,7 @@ class Task:
         self.done.release()
 
     def wait(self) -> None:
-        assert self.done.acquire(timeout=PATIENCE)
+        assert self.done.acquire(timeout=LONGEST_WAIT)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def make() -> Iterator[Callable[..., Workers]]:
 def until(is_so: Callable[[], bool]) -> None:
     """Wait for something that other threads bring about."""
     pause = threading.Event()
-    for _ in range(PATIENCE * 200):
+    for _ in range(LONGEST_WAIT * 200):
         if is_so():
             return
         pause.wait(0.005)
@@ -77,7 +77,7 @@ def test_a_task_need_not_wait_for_another(make: Callable[..., Workers]) -> None:
     """As long as there may be more threads, one is idle when a task comes."""
     workers = make(most=8)
     may_end = threading.Event()
-    tasks = [Task(lambda: may_end.wait(PATIENCE)) for _ in range(7)]
+    tasks = [Task(lambda: may_end.wait(LONGEST_WAIT)) for _ in range(7)]
     workers.ensure()
     for task in tasks:
         workers.bell(task)()
@@ -97,7 +97,7 @@ def test_there_are_never_more_than_so_many(make: Callable[..., Workers]) -> None
     most: list[int] = []
 
     def work() -> None:
-        may_end.wait(PATIENCE)
+        may_end.wait(LONGEST_WAIT)
         most.append(len(workers._threads))
 
     tasks = [Task(work) for _ in range(20)]
@@ -115,7 +115,7 @@ def test_threads_are_let_go(make: Callable[..., Workers]) -> None:
     """After a rush a few threads stay, however many it took."""
     workers = make()
     rush = threading.Barrier(20)
-    tasks = [Task(lambda: rush.wait(PATIENCE)) for _ in range(20)]
+    tasks = [Task(lambda: rush.wait(LONGEST_WAIT)) for _ in range(20)]
     workers.ensure()
     for task in tasks:
         workers.bell(task)()
@@ -136,7 +136,7 @@ def test_a_thread_that_goes_at_once_is_not_counted(
 
     def start_and_see_it_go(thread: threading.Thread) -> None:
         start(thread)
-        thread.join(PATIENCE)
+        thread.join(LONGEST_WAIT)
 
     monkeypatch.setattr(Workers, "_may_go", lambda *_: True)
     monkeypatch.setattr(threading.Thread, "start", start_and_see_it_go)
@@ -149,7 +149,7 @@ def test_a_task_knows_whether_it_may_have_waited(make: Callable[..., Workers]) -
     clock = Clock()
     workers = make(most=1, clock=clock)
     may_end = threading.Event()
-    busy, late = Task(lambda: may_end.wait(PATIENCE)), Task()
+    busy, late = Task(lambda: may_end.wait(LONGEST_WAIT)), Task()
     workers.ensure()
     until(lambda: len(workers._idle) == 1)
     clock.now = 200.0
@@ -209,14 +209,14 @@ def test_closing_waits_for_what_is_under_way() -> None:
     """Nothing is cut off that ends in time; afterwards nobody works here."""
     workers = Workers()
     may_end = threading.Event()
-    task = Task(lambda: may_end.wait(PATIENCE))
+    task = Task(lambda: may_end.wait(LONGEST_WAIT))
     workers.ensure()
     workers.bell(task)()
     until(lambda: len(task.since) == 1)
     closing = threading.Thread(target=workers.close)
     closing.start()
     may_end.set()
-    closing.join(PATIENCE)
+    closing.join(LONGEST_WAIT)
     assert task.done.acquire(blocking=False)
     assert not workers._threads
     with pytest.raises(RuntimeError):
@@ -228,7 +228,7 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("django_momento_http._store.workers._EXIT_SECONDS", 0.05)
     workers = Workers()
     may_end = threading.Event()
-    task = Task(lambda: may_end.wait(PATIENCE))
+    task = Task(lambda: may_end.wait(LONGEST_WAIT))
     workers.ensure()
     workers.bell(task)()
     until(lambda: len(task.since) == 1)

@@ -36,7 +36,7 @@ class Lines(logging.Handler):
 
 def set_up() -> Lines:
     """Configure Django, and let a program that hangs say where."""
-    faulthandler.dump_traceback_later(float(os.environ["PATIENCE"]), exit=True)
+    faulthandler.dump_traceback_later(float(os.environ["LONGEST_WAIT"]), exit=True)
     entry = json.loads(os.environ["CACHE"])
     strict = {**entry["OPTIONS"], "ON_ERROR": "raise", "CLEAR_MAX_AGE": None}
     settings.configure(
@@ -124,9 +124,9 @@ class Size(NamedTuple):
         return cls(len(list(Path("/dev/fd").iterdir())), _threads(), sys.getallocatedblocks())
 
     @classmethod
-    def settled(cls, patience: float = 5.0) -> "Size":
+    def settled(cls, longest_wait: float = 5.0) -> "Size":
         """Measure it once other threads have put away what interrupts left under way."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + longest_wait
         size, before = cls.now(), None
         while size != before and time.monotonic() < end:
             time.sleep(0.1)

@@ -29,7 +29,7 @@ COUNTERS = [f"counter-{number}" for number in range(4)]
 # What a counter's value is divided by to tell its key.
 SPAN = 10**9
 LONGEST = 0.0015  # seconds until an alarm rings: a few operations
-PATIENCE = 6.0  # seconds after which a task is taken for lost
+LONGEST_WAIT = 6.0  # seconds after which a task is taken for lost
 
 
 class Interrupt(Exception):
@@ -270,7 +270,7 @@ class Trial:
     def _interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
         self._let_others_end(loop)
         task = loop.create_task(self._tasks(self.alarm.rung))
-        lost = loop.call_later(PATIENCE, loop.stop)
+        lost = loop.call_later(LONGEST_WAIT, loop.stop)
         try:
             self.alarm.set()
             loop.run_until_complete(task)
