@@ -17,8 +17,9 @@ import pytest
 from django.core.cache import cache
 
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.sizes import FULL
 
-from .harness import FULL, Program, started
+from .harness import Program, started
 
 pytestmark = pytest.mark.django_db
 

@@ -12,9 +12,9 @@ import pytest
 
 from django_momento_http import server as server_module
 from django_momento_http.testing import RunningServer
-from tests.support.sizes import sized
+from tests.support.sizes import FULL, sized
 
-from .harness import FULL, Program, started
+from .harness import Program, started
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from django_momento_http.server import Config, Server, Service
+from tests.support.sizes import FULL
 
-from .harness import FULL, Program, started
+from .harness import Program, started
 
 LONGEST_WAIT = 30.0
 THREADS, CONNECTIONS = 6, 24
