@@ -47,7 +47,7 @@ class Results:
             for workload, measured in self.measured.items()
             for name in measured.samples
             # Beside a core that is shared, these others do not ask the stand-in.
-            if workload not in ("near", "instance")
+            if workload not in ("near", "instance", "copies", "page")
             and not name.startswith(("PyMem", "Redis", "Momento SDK"))
         ]
         return (max(rates)[1], max(rates)[0]) if rates else None

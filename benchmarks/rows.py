@@ -112,6 +112,30 @@ GOALS = (
         "MomentoCache.get_many", "requests, 32 threads", kind="at least", goal=7,
     ),
     Row(
+        "many100-memcached", "`get_many(100)` @ 0 ms vs PyMemcacheCache", "many100 at 0 ms",
+        "MomentoCache.get_many", "PyMemcacheCache.get_many", goal=1.9,
+    ),
+    Row(
+        "page-memcached", "a page of 27 cache calls, its session among them, vs PyMemcacheCache",
+        "page", "MomentoCache, page", "PyMemcacheCache, page", goal=1.25,
+    ),
+    Row(
+        "page-redis", "the same page vs RedisCache", "page", "MomentoCache, page",
+        "RedisCache, page", goal=0.8,
+    ),
+    Row(
+        "page-copies", "the same page with NEAR_MAX_AGE vs PyMemcacheCache", "page",
+        "MomentoCache with copies, page", "PyMemcacheCache, page", goal=0.6,
+    ),
+    Row(
+        "copy-get", "`cache.get` answered by a copy vs LocMemCache", "copies", "copies.get",
+        "LocMemCache.get", goal=0.6,
+    ),
+    Row(
+        "copy-many", "`get_many(100)` answered by copies vs LocMemCache", "copies",
+        "copies.get_many", "LocMemCache.get_many", goal=0.5,
+    ),
+    Row(
         "many1000-floor", "`get_many(1000)` @ 2 ms vs selectors floor of 64 sockets", "many1000",
         "MomentoCache.get_many", "selectors floor", goal=1.15,
     ),
@@ -147,6 +171,9 @@ GOALS = (
 )  # fmt: skip
 
 FOR_INFORMATION = (
+    Row(
+        "page-local", "the page vs LocMemCache", "page", "MomentoCache, page", "LocMemCache, page",
+    ),
     Row(
         "big-cache", "`cache.get` of 1 MB, verified and unpickled, vs urllib3's bytes alone", "big",
         "MomentoCache.get", "urllib3 GET",

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import held
+import page
 import wire
 from children import Children
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.cache.backends.redis import RedisCache
 from harness import Case
@@ -224,6 +226,67 @@ def many_and_more(bench: Bench, count: int) -> list[Case]:
     ]
 
 
+def many_at_once(bench: Bench, count: int) -> list[Case]:
+    """``get_many`` without latency, and of servers that take all keys in one request."""
+    values = _values(count)
+    backends: dict[str, BaseCache] = {"MomentoCache": cache(bench.origin())}
+    memcached, redis = bench.children.memcached(), bench.children.redis()
+    if memcached is not None:
+        address = f"127.0.0.1:{memcached.port}"
+        backends["PyMemcacheCache"] = bench.keep(PyMemcacheCache(address, {}))
+    if redis is not None:
+        backends["RedisCache"] = RedisCache(f"redis://127.0.0.1:{redis.port}", {})
+    return [
+        Case(
+            f"{name}.get_many",
+            partial(_filled(backend, values).get_many, list(values)),
+            values,
+            count,
+        )
+        for name, backend in backends.items()
+    ]
+
+
+def whole_page(bench: Bench) -> list[Case]:
+    """A page of 27 cache calls through Django's test client, the session among them."""
+    ours = {"BACKEND": "django_momento_http.cache.MomentoCache", "LOCATION": wire.CACHE}
+    near = params(bench.origin(), NEAR_MAX_AGE=60)
+    backends = "django.core.cache.backends"
+    aliases: dict[str, dict[str, Any]] = {
+        "MomentoCache": ours | params(bench.origin()),
+        "MomentoCache with copies": ours | near | {"KEY_PREFIX": "near"},
+        "LocMemCache": {"BACKEND": f"{backends}.locmem.LocMemCache"},
+    }
+    memcached, redis = bench.children.memcached(), bench.children.redis()
+    if memcached is not None:
+        address = f"127.0.0.1:{memcached.port}"
+        aliases["PyMemcacheCache"] = {
+            "BACKEND": f"{backends}.memcached.PyMemcacheCache", "LOCATION": address,
+        }  # fmt: skip
+    if redis is not None:
+        address = f"redis://127.0.0.1:{redis.port}"
+        aliases["RedisCache"] = {"BACKEND": f"{backends}.redis.RedisCache", "LOCATION": address}
+    asked = zip(aliases, page.pages(aliases, bench.closing), strict=True)
+    return [Case(f"{name}, page", ask, page.CONTENT) for name, ask in asked]
+
+
+def copies(bench: Bench) -> list[Case]:
+    """``get`` and ``get_many`` of ours that copies in the process answer, and of LocMemCache."""
+    values = _values(100)
+    backends: dict[str, BaseCache] = {
+        "copies": cache(bench.origin(), NEAR_MAX_AGE=3600),
+        "LocMemCache": LocMemCache("copies", {}),
+    }
+    cases = []
+    for name, backend in backends.items():
+        _filled(backend, values).get_many(list(values))
+        cases += [
+            Case(f"{name}.get", partial(backend.get, "name0"), values["name0"]),
+            Case(f"{name}.get_many", partial(backend.get_many, list(values)), values),
+        ]
+    return cases
+
+
 def _aiohttp(bench: Bench, origin: str) -> Aiohttp:
     client = Aiohttp(origin)
     bench.closing.callback(bench.awaiting(client.close))
@@ -350,6 +413,9 @@ ALL = {
     "single": Workload(single, 30),
     "near": Workload(near, 20),
     "tls": Workload(tls, 30),
+    "many100 at 0 ms": Workload(partial(many_at_once, count=100), 30),
+    "page": Workload(whole_page, 30),
+    "copies": Workload(copies, 30),
     "many100": Workload(partial(many_and_more, count=100), 30),
     "many1000": Workload(partial(many_and_more, count=1000), 20),
     "aget1000": Workload(aget1000, 15, aget1000_held),

@@ -56,12 +56,13 @@ class RequestsCache(BaseCache):
         wire_key = key_base64(self.make_and_validate_key(key, version))
         seconds: Any = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         payload = self._envelope.dumps(value)
-        stored = self._envelope.pack(payload, time.time() + seconds)
+        now = time.time()
+        stored = self._envelope.pack(payload, now + seconds, int(now * 1000), 0)
         self._session.put(
             self._url,
             params={"key_base64": wire_key, "ttl_seconds": str(seconds)},
             headers={"Authorization": TOKEN},
-            data=self._envelope.seal(wire_key, stored, 0),
+            data=self._envelope.seal(wire_key, stored),
             timeout=_SECONDS,
         ).raise_for_status()
 
