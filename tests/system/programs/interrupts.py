@@ -263,7 +263,7 @@ class Trial:
         Nobody would be told of the next alarm, if it rang in one of these.
         """
         others = asyncio.all_tasks(loop)
-        if others and loop.run_until_complete(asyncio.wait(others, timeout=PATIENCE))[1]:
+        if others and loop.run_until_complete(asyncio.wait(others, timeout=LONGEST_WAIT))[1]:
             self.hangs.append(f"left after {self._last}")
             self.is_broken = True
 
