@@ -13,7 +13,7 @@ from django.db import connection
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import Fault, RunningServer, running_server
 from tests.support.awaited import Awaited
-from tests.support.crowd import CACHE, KEY, LONG, WIRE, Crowd, Default, results
+from tests.support.crowd import CACHE, KEY, LONGEST_WAIT, WIRE, Crowd, Default, results
 from tests.support.interrupting import TimeIsUp, interrupts
 from tests.support.near import Process
 
@@ -88,7 +88,7 @@ def test_one_makes_it_anew_while_the_others_get_what_is_there(
     assert results(others) == ["old"] * 6
     assert methods(server) == ["GET"] * 6
     default.may_end.set()
-    assert volunteer.result(LONG) == "new"
+    assert volunteer.result(LONGEST_WAIT) == "new"
     assert default.count == 1
     assert crowd.first.get(KEY) == "new"
     stats = crowd.first.stats()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from django_momento_http.testing import RunningServer
-from tests.support.crowd import CACHE, KEY, LONG, WIRE
+from tests.support.crowd import CACHE, KEY, LONGEST_WAIT, WIRE
 from tests.support.interrupting import at_random
 from tests.support.sizes import sized
 
@@ -78,7 +78,7 @@ def test_what_remains_is_never_older_than_the_last_write(
         source.number += 1
         WRITES[write](caches[0], source.number)
         for each in calls:
-            assert each.result(LONG) in (source.number - 1, source.number)
+            assert each.result(LONGEST_WAIT) in (source.number - 1, source.number)
         assert caches[0].get(KEY) in (source.number, None)
     stats = caches[0].stats()
     assert stats["breaker_openings"] == 0
@@ -119,6 +119,6 @@ def test_interrupts_at_random_hold_up_nobody(
         gc.enable()
         is_over.set()
     for each in asking:
-        each.result(LONG)
+        each.result(LONGEST_WAIT)
     assert longest[0] < 4  # nobody waited SINGLE_FLIGHT_WAIT for a maker that was gone
     assert not cache._store.making.flights.under_way

@@ -19,7 +19,17 @@ from django.db import connection
 from django_momento_http.exceptions import AccessDenied, MomentoError
 from django_momento_http.testing import Fault, RunningServer
 from tests.support.awaited import Awaited
-from tests.support.crowd import CACHE, KEY, LONG, WIRE, Crowd, Default, eventually, results, until
+from tests.support.crowd import (
+    CACHE,
+    KEY,
+    LONGEST_WAIT,
+    WIRE,
+    Crowd,
+    Default,
+    eventually,
+    results,
+    until,
+)
 from tests.support.interrupting import TimeIsUp, at_every_place, interrupts
 
 Make = Callable[..., Any]
@@ -101,8 +111,8 @@ def test_tasks_of_one_loop_hold_no_thread(gather: Callable[..., Crowd]) -> None:
         default.may_end.set()
         return await tasks
 
-    assert asyncio.run(asyncio.wait_for(ask(), LONG)) == ["made"] * 100
-    assert leader.result(LONG) == "made"
+    assert asyncio.run(asyncio.wait_for(ask(), LONGEST_WAIT)) == ["made"] * 100
+    assert leader.result(LONGEST_WAIT) == "made"
     assert default.count == 1
     assert max(threads) < 50
 
@@ -134,7 +144,7 @@ def test_what_was_made_a_moment_ago_is_not_made_again(
     slow.start()
     until(lambda: "GET" in methods(server))
     assert make().get_or_set(KEY, lambda: calls.append("first") or "first") == "first"
-    slow.join(LONG)
+    slow.join(LONGEST_WAIT)
     assert found == ["first"]
     assert calls == ["first"]
 
@@ -176,7 +186,7 @@ def test_a_default_that_raises_makes_no_convoy(
     callers = crowd.join(3, own) + crowd.join(3, own, is_async=True)
     failing.may_end.set()
     with pytest.raises(ValueError, match="no"):
-        leader.result(LONG)
+        leader.result(LONGEST_WAIT)
     until(lambda: own.count == 6)  # all at the same time: none waits for another of them
     own.may_end.set()
     assert results(callers) == ["own"] * 6
@@ -191,7 +201,7 @@ def test_a_default_that_always_raises_costs_each_its_own_time(
     default.may_end.set()
     for caller in callers:
         with pytest.raises(ValueError, match="no"):
-            caller.result(LONG)
+            caller.result(LONGEST_WAIT)
     assert default.count == 6
 
 
@@ -204,7 +214,7 @@ def test_a_value_that_cannot_be_serialized_is_its_callers_trouble(
     callers = crowd.join(2, lambda: "own")
     default.may_end.set()
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        leader.result(LONG)
+        leader.result(LONGEST_WAIT)
     assert results(callers) == ["own", "own"]
 
 
@@ -244,10 +254,10 @@ def test_a_default_that_hangs_holds_nobody_up_for_long(gather: Callable[..., Cro
     leader = crowd.lead(hanging)
     began = time.monotonic()
     assert results(crowd.join(1, lambda: "own")) == ["own"]
-    assert 0.2 <= time.monotonic() - began < LONG / 2
+    assert 0.2 <= time.monotonic() - began < LONGEST_WAIT / 2
     assert results([crowd.call(lambda: "another")]) == ["own"]
     hanging.may_end.set()
-    assert leader.result(LONG) == "own"  # it yields to what came in between
+    assert leader.result(LONGEST_WAIT) == "own"  # it yields to what came in between
 
 
 def test_with_no_wait_each_makes_its_own(gather: Callable[..., Crowd]) -> None:
@@ -284,7 +294,7 @@ def test_a_default_that_reenters_makes_it_itself(make: Make, is_async: bool) -> 
 def test_two_makers_do_not_wait_for_each_other(make: Make) -> None:
     """One needs what the other makes, and the other way round: neither waits."""
     cache = make()
-    met = threading.Barrier(2, timeout=LONG)
+    met = threading.Barrier(2, timeout=LONGEST_WAIT)
 
     def default(other: str) -> Callable[[], Any]:
         def make_it() -> Any:
@@ -327,7 +337,7 @@ def test_a_sync_call_in_a_loops_thread_does_not_wait(gather: Callable[..., Crowd
     assert time.monotonic() - began < 4
     assert crowd.first.stats()["waited"] == 0
     default.may_end.set()
-    assert leader.result(LONG) == "own"
+    assert leader.result(LONGEST_WAIT) == "own"
 
 
 class Lazy:
@@ -346,7 +356,7 @@ def test_who_waits_in_the_one_thread_for_sync_code_is_let_go(gather: Callable[..
     crowd, began = gather(), threading.Event()
 
     def waiter() -> Any:
-        assert began.wait(LONG)
+        assert began.wait(LONGEST_WAIT)
         return crowd.first.get_or_set(KEY, lambda: "own")
 
     def make_it() -> Lazy:
@@ -360,7 +370,7 @@ def test_who_waits_in_the_one_thread_for_sync_code_is_let_go(gather: Callable[..
         return await asyncio.gather(sync_code, crowd.first.aget_or_set(KEY, make_it))
 
     started = time.monotonic()
-    assert asyncio.run(asyncio.wait_for(scene(), LONG)) == ["own", "own"]
+    assert asyncio.run(asyncio.wait_for(scene(), LONGEST_WAIT)) == ["own", "own"]
     assert time.monotonic() - started < 4
 
 
@@ -374,7 +384,7 @@ def test_nobody_waits_long_inside_a_transaction(gather: Callable[..., Crowd]) ->
     assert crowd.first.get_or_set(KEY, lambda: "own") == "own"
     assert 1.0 <= time.monotonic() - began < 10
     hanging.may_end.set()
-    leader.result(LONG)
+    leader.result(LONGEST_WAIT)
 
 
 def test_a_default_that_is_a_value_waits_for_nobody(gather: Callable[..., Crowd]) -> None:
@@ -383,7 +393,7 @@ def test_a_default_that_is_a_value_waits_for_nobody(gather: Callable[..., Crowd]
     leader = crowd.lead(hanging)
     assert crowd.first.get_or_set(KEY, "given") == "given"
     hanging.may_end.set()
-    assert leader.result(LONG) == "given"
+    assert leader.result(LONGEST_WAIT) == "given"
     assert crowd.first.stats()["waited"] == 0
 
 
@@ -438,7 +448,7 @@ def test_a_store_that_fails_raises_in_each(
     leader = crowd.lead(default)
     callers = crowd.join(2, default) + crowd.join(2, default, is_async=True)
     default.may_end.set()
-    errors = [caller.exception(LONG) for caller in [leader, *callers]]
+    errors = [caller.exception(LONGEST_WAIT) for caller in [leader, *callers]]
     assert {type(error) for error in errors} == {AccessDenied}
     assert len({id(error) for error in errors}) == 5
     assert len({str(error) for error in errors}) == 1
@@ -467,7 +477,7 @@ def test_one_takes_over_from_a_cancelled_leader(
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(asyncio.wait_for(leader(), LONG))
+    asyncio.run(asyncio.wait_for(leader(), LONGEST_WAIT))
     assert results(callers) == ["made"] * 3
     assert calls == ["leader"]
     assert crowd.first.get(KEY) == "made"
@@ -484,10 +494,10 @@ def test_one_takes_over_from_a_killed_leader(gather: Callable[..., Crowd]) -> No
     own = Default("own")
     callers = crowd.join(3, own) + crowd.join(2, own, is_async=True)
     killed.may_end.set()
-    assert own.began.wait(LONG)
+    assert own.began.wait(LONGEST_WAIT)
     until(lambda: crowd.waiting() == 4)
     own.may_end.set()
-    assert isinstance(leader.exception(LONG), Killed)
+    assert isinstance(leader.exception(LONGEST_WAIT), Killed)
     assert results(callers) == ["own"] * 5
     assert own.count == 1
 
@@ -507,7 +517,7 @@ def test_a_job_runners_time_limit_is_the_leaders_own(gather: Callable[..., Crowd
             crowd.first.get_or_set(KEY, strike)
         assert handler.judged(found.value) is not None
         found.value.__traceback__ = None
-    assert own.began.wait(LONG)
+    assert own.began.wait(LONGEST_WAIT)
     until(lambda: crowd.waiting() == 2)
     own.may_end.set()
     assert results(callers) == ["own"] * 3
@@ -570,7 +580,7 @@ def test_a_write_of_another_key_changes_nothing(gather: Callable[..., Crowd]) ->
     leader = crowd.lead(default)
     crowd.first.set_many({f"other-{number}": 1 for number in range(5000)})
     default.may_end.set()
-    assert leader.result(LONG) == "made"
+    assert leader.result(LONGEST_WAIT) == "made"
     assert crowd.first.get(KEY) == "made"
 
 
@@ -584,7 +594,7 @@ def test_who_asks_after_a_write_is_given_nothing_older(
     WRITES[write](crowd.first)
     assert crowd.first.get_or_set(KEY, lambda: "newer") == "newer"
     old.may_end.set()
-    assert leader.result(LONG) == "older"
+    assert leader.result(LONGEST_WAIT) == "older"
     assert crowd.first.get(KEY) == "newer"
 
 
@@ -643,7 +653,7 @@ def test_another_alias_makes_its_own(gather: Callable[..., Crowd], make: Make) -
     leader = crowd.lead(default)
     assert make(SERIALIZER="json").get_or_set(KEY, lambda: ["a", "list"]) == ["a", "list"]
     default.may_end.set()
-    leader.result(LONG)
+    leader.result(LONGEST_WAIT)
 
 
 # Forks
@@ -666,7 +676,7 @@ def test_a_fork_during_a_flight_starts_with_none(
     def fork() -> str:
         child = context.Process(target=_child, args=(make(), found))
         child.start()
-        child.join(LONG)
+        child.join(LONGEST_WAIT)
         assert child.exitcode == 0
         return "the parent's"
 
@@ -677,7 +687,7 @@ def test_a_fork_during_a_flight_starts_with_none(
         leader = crowd.lead(default)
         fork()
         default.may_end.set()
-        leader.result(LONG)
+        leader.result(LONGEST_WAIT)
     value, seconds = found.get()
     assert value == "the child's"
     assert seconds < 4

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 # Whoever waits longer in these tests hangs.
-LONG = 20.0
+LONGEST_WAIT = 20.0
 KEY = "k"
 WIRE = b":1:k"
 CACHE = "default-cache"
@@ -27,7 +27,7 @@ class Default:
     def __call__(self) -> Any:
         self.calls.append(threading.get_ident())
         self.began.set()
-        assert self.may_end.wait(LONG)
+        assert self.may_end.wait(LONGEST_WAIT)
         if self.error is not None:
             raise self.error
         return self.value
@@ -40,7 +40,7 @@ class Default:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must come."""
-    end = time.monotonic() + LONG
+    end = time.monotonic() + LONGEST_WAIT
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -48,7 +48,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait, in a task, for something that must come."""
-    end = time.monotonic() + LONG
+    end = time.monotonic() + LONGEST_WAIT
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.001)
@@ -73,7 +73,7 @@ class Crowd:
     def lead(self, default: Default, *, is_async: bool = False) -> "Future[Any]":
         """Let one call get_or_set, and return when its default is under way."""
         leader = self.call(default, is_async=is_async)
-        assert default.began.wait(LONG)
+        assert default.began.wait(LONGEST_WAIT)
         return leader
 
     def join(self, count: int, default: Any, *, is_async: bool = False) -> "list[Future[Any]]":
@@ -95,4 +95,4 @@ class Crowd:
 
 def results(callers: "list[Future[Any]]") -> list[Any]:
     """Return what all of them were given."""
-    return [caller.result(LONG) for caller in callers]
+    return [caller.result(LONGEST_WAIT) for caller in callers]

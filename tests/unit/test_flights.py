@@ -17,7 +17,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django_momento_http._store.flights import Flight, Flights, Lead, is_leading
 from tests.support.interrupting import at_every_place, inside_every_place
 
-LONG = 20.0
+LONGEST_WAIT = 20.0
 ALIAS, OTHER = object(), object()
 KEY = "key"
 
@@ -46,7 +46,7 @@ def flight_of(entered: AnyFlight | AnyLead | None) -> AnyFlight:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must come."""
-    end = time.monotonic() + LONG
+    end = time.monotonic() + LONGEST_WAIT
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -57,7 +57,7 @@ def waiting(flight: AnyFlight, count: int) -> Iterator[list["Future[AnyLead | No
     """Let so many threads wait for the flight."""
     with ThreadPoolExecutor(count) as pool:
         before = flight.waiting
-        futures = [pool.submit(flight.join, LONG) for _ in range(count)]
+        futures = [pool.submit(flight.join, LONGEST_WAIT) for _ in range(count)]
         until(lambda: flight.waiting == before + count)
         yield futures
 
@@ -71,7 +71,7 @@ def test_one_leads_and_the_others_wait(flights: AnyFlights) -> None:
     assert {flight_of(flights.enter(ALIAS, KEY)) for _ in range(3)} == {lead.flight}
     with waiting(lead.flight, 8) as waiters:
         flights.end(lead, "made")
-        assert {waiter.result(LONG) for waiter in waiters} == {None}
+        assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {None}
     assert lead.flight.has_ended
     assert lead.flight.outcome == "made"
     assert not flights.under_way
@@ -121,7 +121,7 @@ def test_a_failure_lets_all_go_on_at_once(flights: AnyFlights) -> None:
     lead = lead_of(flights.enter(ALIAS, KEY))
     with waiting(lead.flight, 4) as waiters:
         flights.end(lead, None)
-        assert {waiter.result(LONG) for waiter in waiters} == {None}
+        assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {None}
     assert lead.flight.has_ended
     assert lead.flight.outcome is None
 
@@ -145,7 +145,7 @@ def test_one_takes_over_from_who_left(flights: AnyFlights, says_so: bool) -> Non
         assert flight.draft == "draft"
         until(lambda: flight.waiting == 3)
         flights.end(new, "made after all")
-        assert {waiter.result(LONG) for waiter in waiters} == {new, None}
+        assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {new, None}
     assert flight.outcome == "made after all"
 
 
@@ -155,7 +155,7 @@ def test_who_comes_after_it_was_left_takes_over(flights: AnyFlights) -> None:
     flight = lead.flight
     with lead, waiting(flight, 1) as waiters:
         lead.__exit__()
-        [taken] = [waiter.result(LONG) for waiter in waiters]
+        [taken] = [waiter.result(LONGEST_WAIT) for waiter in waiters]
         del lead
     with lead_of(taken):
         pass
@@ -286,7 +286,7 @@ def test_those_who_wait_already_get_what_was_made(flights: AnyFlights) -> None:
     with waiting(lead.flight, 2) as waiters:
         flights.mark(KEY)
         flights.end(lead, "made")
-        assert {waiter.result(LONG) for waiter in waiters} == {None}
+        assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {None}
     assert lead.flight.outcome == "made"
 
 
@@ -318,8 +318,8 @@ def test_one_refreshes_at_a_time(flights: AnyFlights) -> None:
 async def leads_of_tasks(flight: AnyFlight, count: int) -> list["asyncio.Task[AnyLead | None]"]:
     """Let so many tasks wait for the flight."""
     before = flight.waiting
-    tasks = [asyncio.create_task(flight.join_in_loop(LONG)) for _ in range(count)]
-    end = time.monotonic() + LONG
+    tasks = [asyncio.create_task(flight.join_in_loop(LONGEST_WAIT)) for _ in range(count)]
+    end = time.monotonic() + LONGEST_WAIT
     while flight.waiting < before + count:
         assert time.monotonic() < end
         await asyncio.sleep(0)
@@ -340,8 +340,8 @@ def test_tasks_of_any_loop_and_threads_wait_together(flights: AnyFlights) -> Non
         loops = [pool.submit(asyncio.run, crowd()) for _ in range(2)]
         until(lambda: lead.flight.waiting == 202)
         flights.end(lead, "made")
-        assert [loop.result(LONG) for loop in loops] == [{None}, {None}]
-        assert {waiter.result(LONG) for waiter in waiters} == {None}
+        assert [loop.result(LONGEST_WAIT) for loop in loops] == [{None}, {None}]
+        assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {None}
     assert max(threads) <= threading.active_count() + 4
 
 
@@ -358,7 +358,9 @@ def test_one_task_takes_over_from_a_cancelled_one(flights: AnyFlights) -> None:
         flight = flight_of(flights.enter(ALIAS, KEY))
         tasks = await leads_of_tasks(flight, 3)
         maker.cancel()
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=LONG)
+        done, _ = await asyncio.wait(
+            tasks, return_when=asyncio.FIRST_COMPLETED, timeout=LONGEST_WAIT
+        )
         [lead] = [lead_of(task.result()) for task in done]
         flights.end(lead, "made")
         await asyncio.gather(*tasks)
@@ -404,7 +406,7 @@ def test_a_loop_that_was_closed_is_no_trouble(flights: AnyFlights) -> None:
     """Its tasks wait no more; the maker ends its flight as always."""
     lead = flights.begin(ALIAS, KEY)
     loop = asyncio.new_event_loop()
-    task = loop.create_task(lead.flight.join_in_loop(LONG))
+    task = loop.create_task(lead.flight.join_in_loop(LONGEST_WAIT))
     loop.run_until_complete(asyncio.sleep(0))
     assert lead.flight.waiting == 1
     task.cancel()
@@ -420,14 +422,14 @@ def test_a_lost_call_is_made_up_for(flights: AnyFlights) -> None:
     async def scene() -> AnyLead | None:
         [task] = await leads_of_tasks(lead.flight, 1)
         lead.flight.has_ended = True  # and nobody tells
-        return await asyncio.wait_for(task, LONG)
+        return await asyncio.wait_for(task, LONGEST_WAIT)
 
     lead = flights.begin(ALIAS, KEY)
     began = time.monotonic()
     with waiting(lead.flight, 1) as waiters:
         assert asyncio.run(scene()) is None
-        assert waiters[0].result(LONG) is None
-    assert time.monotonic() - began < LONG / 2
+        assert waiters[0].result(LONGEST_WAIT) is None
+    assert time.monotonic() - began < LONGEST_WAIT / 2
 
 
 # Forks and interrupts
@@ -452,7 +454,7 @@ def test_a_fork_during_a_flight_leads_nothing_of_its_parents() -> None:
     with flights.begin(ALIAS, KEY) as lead:
         child = context.Process(target=_child, args=(flights, lead, found))
         child.start()
-        child.join(LONG)
+        child.join(LONGEST_WAIT)
         assert child.exitcode == 0
         assert found.get() == (True, False, [])
         assert is_leading()
