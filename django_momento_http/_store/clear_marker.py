@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from .._client.operation import Operation, Together
 from .._client.responses import Outcome
 from ..exceptions import MomentoError, StoredValueError, TimedOut
-from .error_policy import ErrorPolicy
+from .error_policy import ErrorPolicy, is_final
 from .namespace import Namespace
 from .values import Values
 
@@ -75,26 +75,37 @@ class Marker:
         return found
 
     async def clear(self) -> tuple[int, MomentoError | None]:
-        """Raise it above all that was ever there; return the generation, and what went wrong."""
-        chosen = self._chosen()
-        # Whatever becomes of the marker, this process has forgotten.
-        self._generation.move(chosen)
-        asked_at = self.now()
-        found, error = self._found(await _in_order(self.looks(is_beside=False)))
-        if error is not None and not isinstance(error, StoredValueError):
-            return chosen, error
-        self._age.was_read(*asked_at)
-        return chosen, (await self.raise_above(found, chosen))
+        """Raise it above all that was ever there; return the generation, and what went wrong.
+
+        Whatever becomes of it, this process has forgotten, unless the service refuses: then nobody
+        else ever will, and what others write would be gone for this process alone.
+        """
+        chosen = newest = self._chosen()
+        refused = False
+        try:
+            asked_at = self.now()
+            outcomes = await _in_order(self.looks(is_beside=False))
+            found, error = self._found(outcomes)
+            if error is None or isinstance(error, StoredValueError):
+                self._age.was_read(*asked_at)
+                newest = _above(found, chosen)
+                outcomes = await _in_order(self._marked(newest))
+                error = _first_error(outcomes)
+            refused = _are_refused(outcomes)
+        finally:
+            if not refused:
+                self._generation.move(newest)
+        return chosen, error
 
     async def raise_above(self, found: int | None, chosen: int) -> MomentoError | None:
         """Write the chosen generation, or one above what was found; return what went wrong."""
-        # A clear() not heard of before, by a clock ahead of ours or in the same breath: beyond it.
-        newest = chosen if found is None else max(chosen, found + 1)
+        newest = _above(found, chosen)
         self._generation.move(newest)
+        return _first_error(await _in_order(self._marked(newest)))
+
+    def _marked(self, generation: int) -> list[Operation]:
         stamp = self._namespace.stamp()
-        marked = [self._values.marked(key, newest, stamp) for key in self._values.markers]
-        outcomes = await _in_order(marked)
-        return next((error for error in outcomes if isinstance(error, MomentoError)), None)
+        return [self._values.marked(key, generation, stamp) for key in self._values.markers]
 
     def _chosen(self) -> int:
         return self._generation.next(self._namespace.now_ms())
@@ -120,3 +131,16 @@ async def _in_order(operations: list[Operation]) -> list[Outcome]:
     for index, outcome in await Together(operations):
         outcomes[index] = outcome
     return outcomes
+
+
+def _above(found: int | None, chosen: int) -> int:
+    # A clear() not heard of before, by a clock ahead of ours or in the same breath: beyond it.
+    return chosen if found is None else max(chosen, found + 1)
+
+
+def _first_error(outcomes: list[Outcome]) -> MomentoError | None:
+    return next((error for error in outcomes if isinstance(error, MomentoError)), None)
+
+
+def _are_refused(outcomes: list[Outcome]) -> bool:
+    return all(isinstance(outcome, MomentoError) and is_final(outcome) for outcome in outcomes)

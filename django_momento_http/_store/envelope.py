@@ -104,7 +104,8 @@ class _Signer:
 class Envelope:
     """Seals and opens the values of one cache and KEY_PREFIX.
 
-    The first of ``secrets`` signs, all of them verify.
+    The first of ``secrets`` signs, all of them verify; ValueError where there is none, or an empty
+    one.
     """
 
     def __init__(
@@ -116,6 +117,8 @@ class Envelope:
         compressor: Coded[Compressor] | None = None,
         compress_min_bytes: int = 0,
     ) -> None:
+        if not secrets or not all(secrets):
+            raise ValueError("there must be a secret, and none may be empty")
         scope = _sized(cache_name.encode()) + _sized(key_prefix.encode("utf-8", "surrogatepass"))
         signers = [_Signer(secret, scope) for secret in secrets]
         self._signer = signers[0]

@@ -17,6 +17,7 @@ from .namespace import Namespace
 
 logger = logging.getLogger("django_momento_http")
 
+_FORBIDDEN = 403
 # These last until somebody corrects a setting or a value.
 _LOUD = (AccessDenied, BadRequest, CacheNotFound)
 
@@ -60,3 +61,10 @@ class ErrorPolicy:
             error.elapsed,
             f"; {held_back} more like it were not logged" if held_back else "",
         )
+
+
+def is_final(error: MomentoError) -> bool:
+    """Whether the same request can never succeed."""
+    if isinstance(error, AccessDenied):
+        return error.status == _FORBIDDEN
+    return isinstance(error, BadRequest)

@@ -11,20 +11,13 @@ from enum import Enum
 from .._client.client import MomentoClient
 from .._client.operation import Asked, Operation, Outcomes, Together
 from .._client.responses import Outcome
-from ..exceptions import (
-    AccessDenied,
-    BadRequest,
-    ConnectFailed,
-    MomentoError,
-    StoredValueError,
-    TransportError,
-)
+from ..exceptions import ConnectFailed, MomentoError, StoredValueError, TransportError
 from .clear_marker import Marker
+from .error_policy import is_final
 from .namespace import Namespace
 from .owed import Debt, Moment
 from .values import Values
 
-_FORBIDDEN = 403
 # Kinds of what was never sent.
 _NOT_SENT = frozenset({"no_thread", "no_time", "pool_timeout"})
 
@@ -131,7 +124,7 @@ class Gateway:
             self._owed.end_clears(chosen, asked)
             if not self._namespace.is_served_whole:
                 self._owed.end_all(asked)
-        elif not _is_final(error):
+        elif not is_final(error):
             self._owed.owe_clear(chosen, self._client)
         return error
 
@@ -147,7 +140,7 @@ class Gateway:
         if found == clear.since:
             found = None  # its own, written without an answer: what was set since is to survive
         error = await self._marker.raise_above(found, clear.since)
-        if error is not None and not _is_final(error):
+        if error is not None and not is_final(error):
             self._dues.failed(clear)
         elif error is not None:
             self._owed.lose(clear)
@@ -158,7 +151,7 @@ class Gateway:
 
     def owe(self, key: str, since: int, error: MomentoError, *, is_deletion: bool) -> None:
         """Owe a write that failed, unless it can never succeed."""
-        if not _is_final(error):
+        if not is_final(error):
             self._owed.add(
                 key, since, self._client, is_deletion=is_deletion, may_arrive=_may_arrive(error)
             )
@@ -186,7 +179,7 @@ class Gateway:
         return verdict is _Verdict.OLDER
 
     def _fail(self, debt: Debt, outcome: Outcome) -> None:
-        if isinstance(outcome, MomentoError) and _is_final(outcome):
+        if isinstance(outcome, MomentoError) and is_final(outcome):
             self._owed.lose(debt)
         else:
             self._dues.failed(debt)
@@ -233,13 +226,6 @@ class Gateway:
                 self._fail(older[index], outcome)
             else:
                 self._owed.end(older[index].key, asked)
-
-
-def _is_final(error: MomentoError) -> bool:
-    """Whether the same request can never succeed."""
-    if isinstance(error, AccessDenied):
-        return error.status == _FORBIDDEN
-    return isinstance(error, BadRequest)
 
 
 def _may_arrive(error: MomentoError) -> bool:

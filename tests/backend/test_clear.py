@@ -521,6 +521,34 @@ def test_a_clear_that_fails_says_so(server: RunningServer, make_cache: Make) -> 
     assert make_cache().clear() is None
 
 
+@pytest.mark.parametrize("method", ["PUT", None])
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_refused_clear_changes_nothing(
+    status: int, method: str | None, server: RunningServer, clear: Make
+) -> None:
+    """Nobody forgets: not this process, nor others through what it writes afterwards."""
+    ours, theirs = Process(server, CLEAR_MAX_AGE=0), Process(server, CLEAR_MAX_AGE=0)
+    ours.set("k", "old")
+    server.inject(Fault(status=status, method=method, times=None))
+    clear(ours)
+    server.clear_faults()
+    assert ours.get("k") == "old"
+    ours.set("other", "new")
+    assert theirs.get("other") == "new"
+    assert theirs.get("k") == "old"
+    assert ours.stats()["owed"] == 0
+
+
+def test_a_reader_s_refused_clear_leaves_it_a_reader(server: RunningServer) -> None:
+    """With a token that may only read, clear() is refused, and what others write is read on."""
+    reader, writer = Process(server, TOKEN=server.read_only_token), Process(server)
+    writer.set("k", "old")
+    reader.clear()
+    assert reader.get("k") == "old"
+    writer.set("k", "new")
+    assert reader.get("k") == "new"
+
+
 # Costs
 
 

@@ -8,6 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.utils.functional import SimpleLazyObject, lazy
 
+from django_momento_http import serializers
+from django_momento_http._store.envelope import Envelope
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import RunningServer
 
@@ -111,3 +113,10 @@ def test_good_keys_verify(
         keys = {"SECRET_KEY": "a newer one", "SECRET_KEY_FALLBACKS": (read,)}
     with override_settings(**keys):
         assert make_cache().get("a") == 1
+
+
+@pytest.mark.parametrize("secrets", [[], [b""], [b"a secret", b""]], ids=range(3))
+def test_no_envelope_is_sealed_without_a_secret(secrets: list[bytes]) -> None:
+    """Whoever builds one: what an empty key signs, anybody could."""
+    with pytest.raises(ValueError, match="a secret"):
+        Envelope("my-cache", "", secrets, serializers.REGISTRY.find("json"))
