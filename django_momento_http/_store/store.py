@@ -230,7 +230,8 @@ class Store:
             raise TypeError(f"cannot add to a value of type {type(value).__name__}")
         self._flights.mark(key)
         total = value + delta
-        if not (await self._writer.write("incr", key, *self._values.replaced(found, total))):
+        stored, ttl = self._values.replaced(found, total)
+        if not (await self._writer.write("incr", key, stored, ttl)):
             raise ValueError(_NOT_THERE)
         return total
 

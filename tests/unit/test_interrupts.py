@@ -1,13 +1,16 @@
 """What a signal handler raises can be told from what the interrupted code raises."""
 
+import ast
 import functools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import django_momento_http
 from django_momento_http._interrupts import is_raised_by_signal_handler
 
 
@@ -87,3 +90,22 @@ def test_handlers_without_python_code_do_no_harm(handler: Any) -> None:
     """What C code handles names no code of Python's."""
     signal.signal(signal.SIGUSR1, handler)
     assert not is_raised_by_signal_handler(ValueError())
+
+
+FILES = sorted(Path(django_momento_http.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_coroutine_is_made_one_step_before_it_starts(path: Path) -> None:
+    """Where arguments are unpacked, CPython may run a signal handler between making and start.
+
+    The coroutine is dropped then, and Python's warning of that may cost another limit.
+    """
+    made = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Await)
+        and isinstance(node.value, ast.Call)
+        and any(isinstance(one, ast.Starred) for one in node.value.args)
+    ]
+    assert made == []
