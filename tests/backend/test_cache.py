@@ -972,6 +972,15 @@ def test_stats_count(make: Make, make_cache: Make, server: RunningServer) -> Non
     assert stats["errors"] == {}
 
 
+def test_stats_count_what_get_or_set_finds(make: Make, make_cache: Make) -> None:
+    """A value that had to be made is a miss, one that was there is a hit."""
+    cache = make()
+    made = [cache.get_or_set("k", lambda: "made") for _ in range(3)]
+    assert made == ["made"] * 3
+    stats = make_cache(CLEAR_MAX_AGE=None).stats()
+    assert (stats["hits"], stats["misses"]) == (2, 1)
+
+
 def test_stats_count_trouble(make: Make, make_cache: Make, server: RunningServer) -> None:
     """Errors are counted by kind, a retry as one, and opening the breaker shows."""
     cache = make()

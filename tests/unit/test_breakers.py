@@ -131,3 +131,21 @@ def test_what_one_request_is_refused_for_impairs_nothing(both: Both, error: Mome
     """A refusal that concerns one operation says nothing of the others."""
     both.breakers.record(both.admitted(), error, 0.1)
     assert both.breakers.may_send_extra
+
+
+def test_an_account_s_probe_without_an_answer_is_the_next_caller_s(both: Both) -> None:
+    """No answer says nothing of the account: its breaker goes on probing."""
+    both.refuse()
+    both.now += 20
+    both.breakers.record(both.admitted(), TransportError(), 0.1)
+    assert both.account.state == "half-open"
+    both.breakers.record(both.admitted(), None, 0.1)
+    assert both.breakers.state == "closed"
+
+
+def test_a_refusal_of_one_request_ends_an_account_s_probe(both: Both) -> None:
+    """Whose request is refused as it stands has a token and a cache that are good again."""
+    both.refuse()
+    both.now += 20
+    both.breakers.record(both.admitted(), BadRequest(status=400), 0.1)
+    assert both.breakers.state == "closed"

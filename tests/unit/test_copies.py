@@ -92,6 +92,16 @@ def test_a_copy_answers_until_its_age_is_reached(rig: Rig) -> None:
     assert rig.copies.find("a") is None
 
 
+def test_a_clock_that_was_set_back_a_little_makes_no_copy_older(rig: Rig) -> None:
+    """At its age it is over by the monotonic clock, whatever the other one says."""
+    rig.read("a", 1)()
+    rig.clocks.pass_(AGE)
+    rig.clocks.wall -= 0.05
+    assert rig.copies.get("a") is MISSING
+    assert rig.copies.get_many({"a": "a"})[0] == {}
+    assert rig.copies.find("a") is None
+
+
 def test_a_copy_ends_with_its_own_expiry(rig: Rig) -> None:
     """A value that expires before the age is reached is served no longer."""
     rig.read("a", 1, lives=2.0)()
