@@ -326,3 +326,51 @@ def test_the_workflow_runs_every_pair() -> None:
     """The pairs in the workflow are those of pyproject.toml."""
     workflow = beside(".github/workflows/ci.yml").read_text()
     assert re.findall(r'- "(3\.\d+):(\d\.\d)"', workflow) == tox_pairs()
+
+
+MUTABLE = '''"""What it is for."""
+
+from typing import cast
+
+LIMIT = 5
+
+
+def spend(self: "Budget", left: int) -> int:
+    """Take one."""
+    if not left or left < LIMIT:
+        raise ValueError(f"only {left} are left")
+    self.left = left - 1
+    print("a message, \\N{EURO SIGN}"), self.note("word")
+    return cast("int", self.left)
+'''
+MUTANTS = [
+    "5 -> (6)",
+    "not left or left < LIMIT -> (not (not left or left < LIMIT))",
+    "not left or left < LIMIT -> (not left and left < LIMIT)",
+    "not left -> (left)",
+    "left < LIMIT -> (left >= LIMIT)",
+    "left < LIMIT -> (left <= LIMIT)",
+    'raise ValueError(f"only {left} are left") -> pass',
+    "self.left = left - 1 -> pass",
+    "left - 1 -> (left + 1)",
+    "1 -> (2)",
+    "\"word\" -> ('wordX')",
+    'return cast("int", self.left) -> return None',
+]
+
+
+def test_a_mutant_is_one_change_of_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tests may notice is changed: no docstring, annotation or message; the rest stays."""
+    pytest.importorskip("coverage", reason="coverage is not installed")
+    mutate = program("mutate")
+    monkeypatch.setattr(mutate, "ROOT", tmp_path)
+    path = tmp_path / "mutable.py"
+    path.write_text(MUTABLE)
+    found = list(mutate.mutants_of(path))
+    assert sorted(f"{mutant.old} -> {mutant.text}" for mutant in found) == sorted(MUTANTS)
+    for mutant in found:
+        changed = mutant.within(path.read_bytes()).decode()
+        assert changed.replace(mutant.text, mutant.old, 1) == MUTABLE or mutant.text == "pass"
+        compile(changed, path, "exec")
