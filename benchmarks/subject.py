@@ -44,7 +44,7 @@ class TransportClient:
         calls = {self._call(key): key for key in keys}
         left = iter(calls)
         values: dict[str, object] = {}
-        for answers in self._transport.exchange_many(lambda: next(left, None)):
+        for answers in self._transport.multiplexer(lambda: next(left, None)).results():
             for call, answer in answers:
                 ok = not isinstance(answer, MomentoError)
                 values[calls[call]] = answer.body if ok else answer

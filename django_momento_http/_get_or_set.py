@@ -18,10 +18,10 @@ from django.db import connections
 
 from ._client.operation import Plan
 from ._interrupts import is_raised_by_signal_handler
+from ._store.copies import MISSING
 from ._store.flights import Flight, Lead, is_leading
 from ._store.making import ABSENT, UNKNOWN, Draft, Look, Made, MadeFlight
 from ._store.store import Store
-from ._store.values import MISSING
 from .exceptions import StoredValueError
 
 T = TypeVar("T")

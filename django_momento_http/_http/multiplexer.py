@@ -22,7 +22,7 @@ _OPENING_LIMIT = 32
 
 
 class Multiplexer(Exchanges):
-    """One ``exchange_many``: its exchanges, and the answers not yet handed on.
+    """One many-call: its exchanges, and the answers not yet handed on.
 
     ``waiting`` says how many requests there are to send, as far as that is known.
     """

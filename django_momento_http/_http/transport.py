@@ -7,7 +7,7 @@ means.
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -162,22 +162,14 @@ class Transport:
         request.queued = self._clock()
         return self.pool.wait(request.deadline, fresh=request.fresh)
 
-    def exchange_many(
-        self, next_request: Callable[[], Request | None]
-    ) -> Iterator[list[tuple[Request, Result]]]:
-        """Send what ``next_request`` gives, many at once, and yield the answers as they come.
-
-        ``next_request`` returns None when there is nothing to send now; it is asked again after
-        every list of answers, so a caller may put further requests under way.
-        """
-        return self.multiplexer(next_request).results()
-
     def multiplexer(
         self, next_request: Callable[[], Request | None], waiting: Callable[[], int] = lambda: 0
     ) -> Multiplexer:
-        """Return what ``exchange_many`` runs, for a caller whose own code takes long.
+        """Return what sends many requests at once; its ``results`` come in lists, as they arrive.
 
-        ``waiting`` says how many requests there are to send, as far as that is known.
+        ``next_request`` returns None when there is nothing to send now; it is asked again after
+        every list, so a caller may put further requests under way. ``waiting`` says how many there
+        are to send, as far as that is known.
         """
         return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock, waiting)
 

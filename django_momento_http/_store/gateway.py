@@ -13,9 +13,9 @@ from .._client.operation import Asked, Operation, Outcomes, Together
 from .._client.responses import Outcome
 from ..exceptions import ConnectFailed, MomentoError, StoredValueError, TransportError
 from .clear_marker import Marker
+from .debts import Debt, Moment
 from .error_policy import is_final
 from .namespace import Namespace
-from .owed import Debt, Moment
 from .values import Values
 
 # Kinds of what was never sent.

@@ -16,6 +16,7 @@ from .._client.responses import Outcome
 from .._conf.options import Options
 from .._interrupts import is_raised_by_signal_handler
 from ..exceptions import MomentoError, StoredValueError
+from .copies import MISSING
 from .early import is_early, margin
 from .envelope import Stored
 from .error_policy import ErrorPolicy
@@ -23,7 +24,7 @@ from .flights import Flight, Flights
 from .gateway import Gateway
 from .namespace import Namespace
 from .near import Near
-from .values import MISSING, Values
+from .values import Values
 from .writer import Writer
 
 

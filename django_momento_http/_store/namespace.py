@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from .._process import RECENT, PerProcess
 from .._redaction import shown_name
 from .barrier import Barrier
+from .debts import Ledger
 from .flights import Flights
 from .generation import Generation, MarkerAge
 from .log_limiter import LogLimiter
-from .owed import Ledger, Owed
+from .owed import Owed
 
 logger = logging.getLogger("django_momento_http")
 

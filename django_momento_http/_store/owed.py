@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection, Iterable
 from .debts import CLEARS, DELETIONS, MOST_OWED, SETS, SETTLED, Debt, Ledger, Moment, Payer, Queues
 from .payments import Dues
 
-__all__ = ["MOST_OWED", "Debt", "Ledger", "Moment", "Owed", "Payer"]
-
 # A request that was sent and not answered may be carried out late: after others are answered again,
 # no later than this many seconds.
 _ARRIVES_WITHIN = 1.0

@@ -18,6 +18,7 @@ from .._process import RECENT, PerProcess
 from ..exceptions import MomentoError, StoredValueError
 from .clear_marker import Marker
 from .config import StoreConfig
+from .copies import MISSING
 from .envelope import Stored
 from .error_policy import ErrorPolicy
 from .gateway import Gateway
@@ -26,7 +27,7 @@ from .making import ABSENT, UNKNOWN, Making
 from .namespace import Namespace, forget_namespaces, shared_namespace
 from .near import Near
 from .runner import Runner
-from .values import MISSING, Values
+from .values import Values
 from .writer import Writer
 
 K = TypeVar("K")

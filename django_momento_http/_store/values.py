@@ -16,8 +16,6 @@ from .envelope import Keep, Stored
 from .generation import NoMarkerAge
 from .namespace import Namespace
 
-__all__ = ["MISSING", "Values"]
-
 
 class Values:
     """The values of one configuration; ``wall_clock`` is in seconds since 1970."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
+from django_momento_http._store.debts import Ledger
 from django_momento_http._store.namespace import Namespace
-from django_momento_http._store.owed import Ledger
 from django_momento_http._store.store import Store, forget_endpoint
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError

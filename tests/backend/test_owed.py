@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from django_momento_http._store.owed import Ledger, Owed
+from django_momento_http._store.debts import Ledger
+from django_momento_http._store.owed import Owed
 from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError

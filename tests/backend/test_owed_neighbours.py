@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from django_momento_http._store.owed import Ledger, Owed
+from django_momento_http._store.debts import Ledger
+from django_momento_http._store.owed import Owed
 from django_momento_http._store.store import Store
 from django_momento_http.testing import Fault, RunningServer
 from tests.support.owing import CACHE, DOWN, KEY, Payer, Process, at_the_service, owed, sent

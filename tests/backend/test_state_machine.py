@@ -30,8 +30,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from django_momento_http._store.debts import Ledger
 from django_momento_http._store.namespace import Namespace
-from django_momento_http._store.owed import Ledger
 from django_momento_http._store.store import Store, forget_endpoint
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError

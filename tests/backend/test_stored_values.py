@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
+from django_momento_http._store.debts import Ledger
 from django_momento_http._store.namespace import Namespace
-from django_momento_http._store.owed import Ledger
 from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import StoredValueError

@@ -136,7 +136,7 @@ def get_many_cold(transport: Transport) -> None:
 def leave_many(transport: Transport) -> None:
     """Begin to read answers, and leave."""
     waiting = iter([a_request(f"/{number}") for number in range(6)])
-    with closing(transport.exchange_many(lambda: next(waiting, None))) as lists:  # type: ignore[type-var]
+    with closing(transport.multiplexer(lambda: next(waiting, None)).results()) as lists:  # type: ignore[type-var]
         assert next(lists)
 
 

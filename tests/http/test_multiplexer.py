@@ -79,7 +79,7 @@ def test_a_slow_one_does_not_hold_back_the_others() -> None:
         times: list[float] = []
         began = time.monotonic()
         waiting = iter(requested)
-        for answers in transport.exchange_many(lambda: next(waiting, None)):
+        for answers in transport.multiplexer(lambda: next(waiting, None)).results():
             order += [request.target for request, _ in answers]
             times += [seconds_since(began)] * len(answers)
         assert order[-1] == "/slow"
@@ -203,7 +203,7 @@ def test_what_cannot_connect_is_handed_on_before_more_is_tried(
             return a_request(asked[-1])
 
         told = 0
-        for answers in transport.exchange_many(next_request):
+        for answers in transport.multiplexer(next_request).results():
             told += len(answers)
             assert len(asked) <= told + most - 1
         assert told == 100
@@ -214,7 +214,7 @@ def test_calls_may_be_added_while_answers_come() -> None:
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
         queue = deque([a_request("/0")])
         seen: list[str] = []
-        for answers in transport.exchange_many(lambda: queue.popleft() if queue else None):
+        for answers in transport.multiplexer(lambda: queue.popleft() if queue else None).results():
             for request, _ in answers:
                 seen.append(request.target)
                 if len(seen) < 20:
@@ -236,7 +236,9 @@ def test_a_consumer_that_leaves_leaves_the_pool_clean(is_explicit: bool) -> None
 
     with scripted(script) as server, transport_to(server.endpoint, connections=5) as transport:
         requested = deque([a_request("/quick"), *(a_request(f"/{n}") for n in range(4))])
-        answers = transport.exchange_many(lambda: requested.popleft() if requested else None)
+        answers = transport.multiplexer(
+            lambda: requested.popleft() if requested else None
+        ).results()
         next(answers)
         if is_explicit:
             answers.close()  # type: ignore[attr-defined]
@@ -330,7 +332,7 @@ def test_answers_do_not_wait_for_a_connection_to_the_next_request() -> None:
         waiting = iter([a_request("/1"), a_request("/2", seconds=0.5)])
         handed = []
         began = time.monotonic()
-        for answers in transport.exchange_many(lambda: next(waiting, None)):
+        for answers in transport.multiplexer(lambda: next(waiting, None)).results():
             handed += [(type(answer).__name__, seconds_since(began)) for _, answer in answers]
         announcer.join()
         assert [name for name, _ in handed] == ["Response", "TimedOut"]

@@ -176,7 +176,7 @@ def test_a_lookup_under_way_holds_back_no_request_of_an_open_connection() -> Non
             transport._resolver._known = (float("-inf"), (), "")
             transport._resolver._lookup = lambda: go.wait(10) and ROWS[1:2]
             waiting = iter([a_request("/quick"), a_request("/needs a connection")])
-            for answers in transport.exchange_many(lambda: next(waiting, None)):
+            for answers in transport.multiplexer(lambda: next(waiting, None)).results():
                 for request, answer in answers:
                     if request.target == "/quick":
                         assert not go.is_set()

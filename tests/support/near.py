@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from django_momento_http._client.breaker import Condition
+from django_momento_http._store.debts import Ledger
 from django_momento_http._store.namespace import Namespace
-from django_momento_http._store.owed import Ledger
 from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import RunningServer

@@ -358,9 +358,9 @@ def a_request(
 
 
 def all_of(transport: Transport, calls: list[Request]) -> list[tuple[Request, Any]]:
-    """Return every (call, answer) of one exchange_many, in the order in which they came."""
+    """Return every (request, answer) of one many-call, in the order in which they came."""
     waiting = iter(calls)
-    lists = transport.exchange_many(lambda: next(waiting, None))
+    lists = transport.multiplexer(lambda: next(waiting, None)).results()
     return [pair for answers in lists for pair in answers]
 
 

@@ -2,8 +2,8 @@
 
 import time
 
+from django_momento_http._store.debts import Ledger
 from django_momento_http._store.namespace import Namespace
-from django_momento_http._store.owed import Ledger
 from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
 from django_momento_http.testing import RunningServer

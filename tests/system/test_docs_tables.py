@@ -28,7 +28,7 @@ from django_momento_http._client import client, retry
 from django_momento_http._conf.rules import RULES
 from django_momento_http._http import hedging
 from django_momento_http._registry import Registry
-from django_momento_http._store import envelope, owed
+from django_momento_http._store import debts, envelope
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import ConnectFailed, TimedOut
 from django_momento_http.testing import Fault, RunningServer
@@ -435,7 +435,7 @@ def test_the_worst_case() -> None:
 
 def test_how_many_writes_are_owed() -> None:
     """As many as the page says are remembered."""
-    assert f"A process remembers {owed.MOST_OWED:,} keys" in prose("failures")
+    assert f"A process remembers {debts.MOST_OWED:,} keys" in prose("failures")
 
 
 # Stored values
