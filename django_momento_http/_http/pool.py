@@ -87,10 +87,6 @@ class Pool:
         """Whether somebody waits for a connection."""
         return bool(self._waiting)
 
-    def take(self, deadline: float, *, fresh: bool = False) -> Connection:
-        """Return an idle connection, or a new one; TimedOut when there is none by the deadline."""
-        return self.take_now(fresh) or self.wait(deadline, fresh=fresh)
-
     def take_now(self, fresh: bool = False) -> Connection | None:
         """Return an idle connection or a new one, None when all are in use or others wait."""
         return None if self._waiting else self._free(fresh)
@@ -138,7 +134,7 @@ class Pool:
         return self._free(fresh=True)
 
     def wait(self, deadline: float, *, fresh: bool = False) -> Connection:
-        """Return a connection when it is this caller's turn; TimedOut as above."""
+        """Return a connection when it is this caller's turn; TimedOut after the deadline."""
         waiter = _Waiter(deadline, self._clock(), fresh=fresh)
         try:
             self._waiting.append(waiter)

@@ -30,6 +30,7 @@ from tests.support.scripted import (
     response,
     scripted,
     server_context,
+    take_from,
     transport_to,
 )
 
@@ -424,7 +425,7 @@ def _put_to_sleep(
     monkeypatch: pytest.MonkeyPatch, transport: Transport, asleep: Any, *, is_many: bool
 ) -> None:
     """Let the first wait for an answer be a sleep."""
-    connection = transport.pool.take(time.monotonic() + 5)
+    connection = take_from(transport.pool, time.monotonic() + 5)
     # Opened before, so that the first wait is the one for the answer.
     steps = connection._open(time.monotonic() + 5)
     try:

@@ -52,6 +52,7 @@ from tests.support.scripted import (
     scripted,
     server_context,
     silent,
+    take_from,
     transport_to,
     tunnel,
 )
@@ -200,7 +201,7 @@ def lose_the_first(peer: Peer) -> None:
 
 
 def wait_in_vain(transport: Transport) -> None:
-    taken = [transport.pool.take(time.monotonic() + 5) for _ in range(2)]
+    taken = [take_from(transport.pool, time.monotonic() + 5) for _ in range(2)]
     try:
         found = transport.exchange(a_request("/x", seconds=0.002))
         assert found.kind == "pool_timeout"  # type: ignore[union-attr]
@@ -396,7 +397,7 @@ def test_an_interrupt_while_another_hands_over_a_connection_loses_nothing(tmp_pa
 
         def wait_and_get() -> None:
             while len(lent) < 2:
-                lent.append(pool.take(time.monotonic() + 5))
+                lent.append(take_from(pool, time.monotonic() + 5))
             get(transport)
 
         try:

@@ -31,6 +31,7 @@ from tests.support.scripted import (
     scripted,
     server_context,
     silent,
+    take_from,
     transport_to,
 )
 
@@ -319,7 +320,7 @@ def test_answers_do_not_wait_for_a_connection_to_the_next_request() -> None:
         # While the first is under way, another thread waits for the only connection and keeps it.
         def take() -> Any:
             asked.wait(10)
-            return transport.pool.take(time.monotonic() + 5)
+            return take_from(transport.pool, time.monotonic() + 5)
 
         def announce() -> None:
             while not transport.pool.has_waiters:
@@ -347,7 +348,7 @@ def test_no_connection_in_time_is_each_call_s_error(connections: int) -> None:
         scripted(echo) as server,
         transport_to(server.endpoint, connections=connections) as transport,
     ):
-        taken = [transport.pool.take(time.monotonic() + 1) for _ in range(connections)]
+        taken = [take_from(transport.pool, time.monotonic() + 1) for _ in range(connections)]
         began = time.monotonic()
         found = all_of(transport, [a_request(seconds=0.2) for _ in range(10)])
         assert seconds_since(began) < 0.2 + GRACE
@@ -367,7 +368,7 @@ def test_a_call_whose_time_is_over_is_not_sent() -> None:
             peer.send(response(200, target.encode()))
 
     with scripted(script) as server, transport_to(server.endpoint, connections=2) as transport:
-        taken = transport.pool.take(time.monotonic() + 1)
+        taken = take_from(transport.pool, time.monotonic() + 1)
         requested = [a_request("/first", seconds=2), a_request("/second", seconds=0.1)]
         found = dict(all_of(transport, requested))
         assert found[requested[0]].status == 200
@@ -467,7 +468,7 @@ def test_no_idle_connection_is_used_whose_peer_has_left_or_spoken(
         transport_to(server.endpoint, connections=8, connect_timeout=5, **trusted) as transport,
     ):
         # One after the other: each has opened a connection of its own.
-        taken = [transport.pool.take(time.monotonic() + 5) for _ in targets]
+        taken = [take_from(transport.pool, time.monotonic() + 5) for _ in targets]
         for connection, target in zip(taken, targets, strict=True):
             drive(connection, a_request(target))
         for connection in taken:

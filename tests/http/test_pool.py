@@ -22,6 +22,7 @@ from tests.support.scripted import (
     open_in,
     response,
     scripted,
+    take_from,
     transport_to,
 )
 
@@ -164,7 +165,7 @@ def test_idle_connections_below_busy_ones_are_retired_too() -> None:
     """What a burst left behind does not stay for ever while one connection does all the work."""
     clock = ClockAhead()
     with scripted(echo) as server, transport_to(server.endpoint, clock=clock) as transport:
-        taken = [transport.pool.take(time.monotonic() + 5) for _ in range(5)]
+        taken = [take_from(transport.pool, time.monotonic() + 5) for _ in range(5)]
         transport.exchange(a_request())  # another opens beside them
         busy = transport.pool._idle[-1]
         for connection in taken:
@@ -201,7 +202,7 @@ def test_waiting_for_a_connection_ends_with_the_deadline() -> None:
         scripted(echo) as server,
         transport_to(server.endpoint, connections=1) as transport,
     ):
-        taken = transport.pool.take(time.monotonic() + 1)
+        taken = take_from(transport.pool, time.monotonic() + 1)
         began = time.monotonic()
         error = get(transport, seconds=0.15)
         assert 0.14 < time.monotonic() - began < 0.25
@@ -221,7 +222,7 @@ def test_one_given_back_goes_to_the_one_who_waits() -> None:
         ThreadPoolExecutor(1) as threads,
     ):
         for is_reusable in (False, True):
-            taken = transport.pool.take(time.monotonic() + 1)
+            taken = take_from(transport.pool, time.monotonic() + 1)
             waiting = threads.submit(get, transport)
             while not transport.pool.has_waiters:
                 time.sleep(0)
@@ -275,7 +276,7 @@ def test_who_waited_too_long_is_served_after_who_did_not() -> None:
     ):
         pool = transport.pool
         clock = pool._clock = ClockAhead()
-        taken = pool.take(clock() + 90)
+        taken = take_from(pool, clock() + 90)
 
         def wait(name: str, seconds: float) -> None:
             connection = pool.wait(clock() + seconds)
@@ -300,7 +301,7 @@ def test_a_connection_that_is_lost_leaves_its_slot(is_dropped: bool) -> None:
     """A slot is counted by the connection in it, so nobody needs to give it back."""
     with scripted(echo) as server, transport_to(server.endpoint, connections=2) as transport:
         pool = transport.pool
-        lost = [pool.take(time.monotonic() + 5) for _ in range(2)]
+        lost = [take_from(pool, time.monotonic() + 5) for _ in range(2)]
         assert pool.take_now() is None
         if is_dropped:
             lost.clear()
@@ -355,7 +356,7 @@ def test_a_forked_child_closes_its_copies_and_the_parent_goes_on() -> None:
     """In a child all inherited sockets are closed, those in use too; the parent's stay open."""
     with scripted(echo) as server, transport_to(server.endpoint) as transport:
         get(transport)
-        in_use = transport.pool.take(time.monotonic() + 5)
+        in_use = take_from(transport.pool, time.monotonic() + 5)
         get(transport)
         assert len(transport.pool._all) == 2
         inherited = list(open_in(transport.pool))

@@ -357,6 +357,11 @@ def a_request(
     return call
 
 
+def take_from(pool: Pool, deadline: float) -> Connection:
+    """Return an idle connection of a pool, or a new one, as a single request takes it."""
+    return pool.take_now() or pool.wait(deadline)
+
+
 def all_of(transport: Transport, calls: list[Request]) -> list[tuple[Request, Any]]:
     """Return every (request, answer) of one many-call, in the order in which they came."""
     waiting = iter(calls)
