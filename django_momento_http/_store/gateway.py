@@ -39,7 +39,7 @@ class Gateway:
         self._client = client
         self._namespace = namespace
         self._owed = namespace.owed
-        self._dues = namespace.owed.dues
+        self._payments = namespace.owed.payments
         self._marker = marker
         self._values = values
 
@@ -105,8 +105,8 @@ class Gateway:
         older = [debt for debt, outcome in looked if self._is_older(debt, outcome, asked)]
         outcomes = outcomes[own:]
         read = self._hide_older(keys, outcomes, asked) if method == "GET" else []
-        self._dues.spend(older, is_reading=False)
-        self._dues.spend(read, is_reading=True)
+        self._payments.spend(older, is_reading=False)
+        self._payments.spend(read, is_reading=True)
         try:
             await self._remove(older + read, asked)
         finally:
@@ -131,17 +131,17 @@ class Gateway:
     def _claimed_clear(self) -> Debt | None:
         if not self._owed.is_clear_owed or not self._client.may_send_extra:
             return None
-        return self._dues.claim(self._client, "")
+        return self._payments.claim(self._client, "")
 
     async def _pay_clear(self, clear: Debt, found: int | None, asked: Moment) -> None:
         if found == -1:
-            self._dues.failed(clear)
+            self._payments.failed(clear)
             return
         if found == clear.since:
             found = None  # its own, written without an answer: what was set since is to survive
         error = await self._marker.raise_above(found, clear.since)
         if error is not None and not is_final(error):
-            self._dues.failed(clear)
+            self._payments.failed(clear)
         elif error is not None:
             self._owed.lose(clear)
         else:
@@ -167,7 +167,7 @@ class Gateway:
     def _due(self, method: str, keys: Sequence[str]) -> list[Debt]:
         if not self._owed.queues or not self._client.may_send_extra:
             return []
-        return self._dues.due(self._client, len(keys), set(keys), is_reading=method == "GET")
+        return self._payments.due(self._client, len(keys), set(keys), is_reading=method == "GET")
 
     def _is_older(self, debt: Debt, outcome: Outcome, asked: Moment) -> bool:
         """Whether a payment's look found what must be removed."""
@@ -182,7 +182,7 @@ class Gateway:
         if isinstance(outcome, MomentoError) and is_final(outcome):
             self._owed.lose(debt)
         else:
-            self._dues.failed(debt)
+            self._payments.failed(debt)
 
     def _hide_older(
         self, keys: Sequence[str], outcomes: list[Outcome], asked: Moment
@@ -201,7 +201,7 @@ class Gateway:
                 self._owed.end(key, asked)
             elif verdict is _Verdict.OLDER:
                 outcomes[index] = None
-                claimed = self._dues.claim(self._client, key) if may_pay else None
+                claimed = self._payments.claim(self._client, key) if may_pay else None
                 if claimed is not None:
                     older.append(claimed)
         return older
@@ -216,7 +216,7 @@ class Gateway:
 
     async def _remove(self, debts: list[Debt], asked: Moment) -> None:
         """Remove what was found, but for what was written since."""
-        older = [debt for debt in debts if self._dues.may_remove(debt, asked)]
+        older = [debt for debt in debts if self._payments.may_remove(debt, asked)]
         if not older:
             return
         asked = self._owed.moment()

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 
 from .debts import CLEARS, DELETIONS, MOST_OWED, SETS, SETTLED, Debt, Ledger, Moment, Payer, Queues
-from .payments import Dues
+from .payments import Payments
 
 # A request that was sent and not answered may be carried out late: after others are answered again,
 # no later than this many seconds.
@@ -30,7 +30,7 @@ class Owed(Queues):
         self, ledger: Ledger, clock: Callable[[], float], say: Callable[[int, str], None]
     ) -> None:
         super().__init__(ledger, clock)
-        self.dues = Dues(self, ledger, clock)
+        self.payments = Payments(self, ledger, clock)
         self._say = say
         self._is_announced = False
         self._next_line = self._next_error = _NEVER
@@ -93,7 +93,7 @@ class Owed(Queues):
             return False
         with self._ledger.lock:
             over = [debt for debt in self.all_of(key) if debt.since <= since]
-            is_overtaken = self.dues.is_removing(over)
+            is_overtaken = self.payments.is_removing(over)
             for debt in over:
                 # What may still arrive is older than this, too.
                 debt.since = since
@@ -145,7 +145,7 @@ class Owed(Queues):
     def _paid(self, debts: Collection[Debt]) -> None:
         for debt in debts:
             debt.payer.paid()
-            self.dues.succeeded()
+            self.payments.succeeded()
         self._since_line += len(debts)
         if self._is_announced and not self.is_any_open:
             self._is_announced = False

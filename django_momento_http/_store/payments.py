@@ -20,7 +20,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _NEVER = float("-inf")
 
 
-class Dues:
+class Payments:
     """The payments of one namespace; safe under threads, and within signal handlers."""
 
     def __init__(self, queues: Queues, ledger: Ledger, clock: Callable[[], float]) -> None:

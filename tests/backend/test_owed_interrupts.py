@@ -6,8 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from django_momento_http._store import debts, generation, owed
-from django_momento_http._store import payments as dues
+from django_momento_http._store import debts, generation, owed, payments
 from django_momento_http._store.debts import Ledger
 from django_momento_http._store.generation import Generation
 from django_momento_http._store.owed import Owed
@@ -15,7 +14,7 @@ from tests.support.owing import Payer
 from tests.support.signalled import NEVER_AGAIN, Interrupted, signalled
 from tests.support.sizes import sized
 
-FILES = {module.__file__ for module in (debts, dues, owed, generation)}
+FILES = {module.__file__ for module in (debts, payments, owed, generation)}
 # One point in so many is tried, another each time.
 STEP = sized(8, 1)
 
@@ -36,7 +35,7 @@ class Book:
 
     def use(self) -> None:
         """Do all that is done with debts."""
-        dues, payer = self.owed.dues, self.payer
+        payments, payer = self.owed.payments, self.payer
         self.owe("a", 1, is_deletion=True)
         self.owe("b", 2, is_deletion=False, may_arrive=True)
         self.owe("a", 3, is_deletion=False)
@@ -44,13 +43,13 @@ class Book:
         self.owe("c", 5, is_deletion=False)
         self.owed.owe_clear(6, payer)
         self.promised.add("")
-        taken = dues.due(payer, 3, {"a"}, is_reading=True)
-        dues.spend(taken, is_reading=False)
+        taken = payments.due(payer, 3, {"a"}, is_reading=True)
+        payments.spend(taken, is_reading=False)
         asked = self.owed.moment()
-        clear = dues.claim(payer, "")
+        clear = payments.claim(payer, "")
         for debt in taken:
-            dues.may_remove(debt, asked)
-            dues.failed(debt)
+            payments.may_remove(debt, asked)
+            payments.failed(debt)
             debt.release()
         self.promised.discard("c")
         self.owed.written("c", 7)
@@ -66,10 +65,10 @@ class Book:
         assert self.ledger.count(self.payer) >= len(self.promised)
         for _ in range(50):
             self.now += 70
-            for debt in self.owed.dues.due(self.payer, 10, (), is_reading=False):
+            for debt in self.owed.payments.due(self.payer, 10, (), is_reading=False):
                 self.owed.end(debt.key, self.owed.moment())
                 debt.release()
-            clear = self.owed.dues.claim(self.payer, "")
+            clear = self.owed.payments.claim(self.payer, "")
             if clear is not None:
                 self.owed.end_clears(clear.since, self.owed.moment())
         assert not self.owed.queues
@@ -115,8 +114,8 @@ def write_the_same(book: Book) -> None:
 
 def claim(book: Book) -> None:
     """Begin payments and fail to make them."""
-    for debt in book.owed.dues.due(book.payer, 5, (), is_reading=False):
-        book.owed.dues.failed(debt)
+    for debt in book.owed.payments.due(book.payer, 5, (), is_reading=False):
+        book.owed.payments.failed(debt)
         debt.release()
 
 
