@@ -36,6 +36,7 @@ SDIST_FILES = {
     "SECURITY.md",
     "benchmarks/breaker.md",
     "benchmarks/costs.md",
+    "benchmarks/hedging.md",
     "benchmarks/results.md",
     "benchmarks/results.svg",
     "benchmarks/trouble.md",

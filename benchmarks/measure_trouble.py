@@ -81,6 +81,7 @@ def cases(seconds: float) -> list[Case]:
         Case(HEALTH, NO_ANSWER),
         Case(RARE, NO_ANSWER),
         Case(OCCASIONAL, NO_ANSWER),
+        Case(Trouble("10 % time out", 0.1, TIMED_OUT), NO_ANSWER),
         Case(Trouble("20 % time out", 0.2, TIMED_OUT), NO_ANSWER),
         Case(BLACK_HOLE, NO_ANSWER),
         Case(Trouble("100 % refused", 1.0, REFUSED), None),
@@ -99,8 +100,8 @@ def cases(seconds: float) -> list[Case]:
     ]
     rows = [replace(row, trouble=replace(row.trouble, seconds=seconds)) for row in rows]
     half = Trouble(f"100 % time out for {seconds / 2:g} s", 1.0, TIMED_OUT, seconds / 2)
-    rows.insert(5, Case(half, NO_ANSWER))
-    rows.insert(7, Case(LONG_RESTART, None))
+    rows.insert(6, Case(half, NO_ANSWER))
+    rows.insert(8, Case(LONG_RESTART, None))
     return rows
 
 
@@ -254,7 +255,8 @@ class Counts:
         stats: Any = cache.stats()
         sent = stats["requests"]
         refused = stats["errors"].get("circuit_open", 0)
-        return cls(sent - stats["retries"], refused, sent, stats["breaker_openings"])
+        again = stats["retries"] + stats["hedges"]
+        return cls(sent - again, refused, sent, stats["breaker_openings"])
 
 
 def _openings(cache: MomentoCache) -> int:

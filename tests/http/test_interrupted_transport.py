@@ -341,7 +341,7 @@ def test_no_socket_is_left_to_its_finalizer(name: str, tmp_path: Path) -> None:
         scene.operation(transport)
 
 
-@pytest.mark.parametrize("name", ["single", "many", "large", "many left", "tls cold"])
+@pytest.mark.parametrize("name", ["single", "many", "large", "many left", "tls cold", "hedged"])
 def test_thousands_of_interrupts_lose_nothing_and_mix_nothing(name: str, tmp_path: Path) -> None:
     """At random moments: each comes out, and every answer is its own request's."""
     scene = SCENES[name]
