@@ -30,6 +30,7 @@ from django_momento_http.server import Config, Fault, Server, Service
 LATENCY = 0.002
 LOST = Fault(delay=10.0)  # the client has long given up when it comes
 WARM_UP = 40  # pages of good service
+INTERVAL = 0.1  # seconds from one page to the next, at least: as a site has them
 FROZEN = 1.5  # seconds; longer than a connection is taken for alive
 SHARES = (0.5, 0.95, 0.99)
 
@@ -155,6 +156,7 @@ def measure(
             found += read(cache, keys)
             times.append(time.monotonic() - began)
             asked += size
+            time.sleep(max(0.0, began + INTERVAL - time.monotonic()))
             if row.is_cold:
                 break
         after: Any = cache.stats()
@@ -238,7 +240,7 @@ def _report(tables: str, seconds: float, machine: str, others: float) -> str:
 Written by `python benchmarks/measure_hedging.py`; do not edit.
 
 {tables}
-One thread reads pages for {seconds:g} s, one after the other; the server, on a loopback socket,
+One thread reads pages for {seconds:g} s, ten a second at most; the server, on a loopback socket,
 answers after {LATENCY * 1000:g} ms. Plain (`HEDGE` off) and hedged run at the same time, each with
 a process and a server of its own. `found` is the share of the keys that were found, `extra` that of
 the requests that hedging added. The first page of a process follows a `set_many` of its keys.

@@ -21,6 +21,8 @@ COLD = 0.100
 ENOUGH = 100
 # How many silences pass before the quantile is found anew: sorting costs a few microseconds.
 RENEWED_EVERY = 32
+# Silences without which nothing is changed.
+_FEWEST = 8
 # Requests that one GET may make, a retry included.
 MOST_REQUESTS = 3
 # Answers that count as soon as they are whole; any other may still be bettered.
@@ -52,14 +54,18 @@ class Silence:
         count = self._count
         self._seconds[count % WINDOW] = seconds
         self._count = count = count + 1
-        if count >= self._next:
+        # What came after more than that was asked for again in vain.
+        if count >= self._next or (seconds > self.threshold and count >= _FEWEST):
             self._renew(count)
 
     def _renew(self, count: int) -> None:
+        known = sorted(self._seconds[: min(count, WINDOW)])
+        if count < ENOUGH:
+            # A few tell only that all are slow.
+            self.threshold = max(COLD, FACTOR * known[count // 2])
+            return
         self._next = count + RENEWED_EVERY
-        count = min(count, WINDOW)
-        longest = sorted(self._seconds[:count])[int(QUANTILE * count)]
-        self.threshold = max(FLOOR, FACTOR * longest)
+        self.threshold = max(FLOOR, FACTOR * known[int(QUANTILE * len(known))])
 
 
 class Budget(Protocol):

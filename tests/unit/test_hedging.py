@@ -12,7 +12,6 @@ from django_momento_http._http.hedging import (
     FACTOR,
     FLOOR,
     MOST_REQUESTS,
-    RENEWED_EVERY,
     WINDOW,
     Hedging,
     Silence,
@@ -56,6 +55,13 @@ def test_it_is_patient_until_it_knows_enough() -> None:
     assert after([0.002] * ENOUGH).threshold == FLOOR
 
 
+def test_a_slow_service_is_known_early() -> None:
+    """Where most of the first answers take longer than that, it is more patient at once."""
+    assert after([0.4] * 10).threshold == pytest.approx(0.8)
+    assert after([0.4, 0.002, 0.002] * 10).threshold == COLD
+    assert after([0.4] * 60 + [0.002] * 40).threshold >= 0.8
+
+
 def test_it_is_a_multiple_of_what_nearly_all_take() -> None:
     """A slow endpoint is given twice what its slowest answers but one in twenty take."""
     silence = after([0.05, *[0.05] * 8, 0.08] * 30)
@@ -84,7 +90,7 @@ def test_it_follows_a_service_that_becomes_slow() -> None:
     while silence.threshold < 0.4:
         silence.record(0.4)
         answers += 1
-    assert answers <= 2 * RENEWED_EVERY
+    assert answers <= 8
     assert silence.threshold == pytest.approx(0.8)
 
 
