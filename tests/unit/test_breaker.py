@@ -66,14 +66,14 @@ def succeed(breaker: Breaker, times: int = 1) -> None:
 
 
 def admitted(breaker: Breaker) -> int:
-    """Return a ticket, which there must be."""
+    """Return a permit, which there must be."""
     permit = breaker.admit()
     assert permit is not None
     return permit
 
 
 def pause(breaker: Breaker, clock: Clock, step: float = 0.125) -> tuple[float, int]:
-    """Move the clock until a probe is admitted; return the seconds and the probe's ticket."""
+    """Move the clock until a probe is admitted; return the seconds and the probe's permit."""
     start = clock.now
     while clock.now - start < 60:
         permit = breaker.admit()
@@ -734,7 +734,7 @@ INTERRUPTS = sized(1000, 20_000)
 
 
 def test_no_interrupt_leaves_a_breaker_open_for_ever(interrupt_at: Callable[[float], None]) -> None:
-    """A ticket may be lost at any instruction: a minute later a success closes both breakers."""
+    """A permit may be lost at any instruction: a minute later a success closes both breakers."""
     now, chance = Clock(), random.Random(1)
     service, account = (Breaker(DEADLINE, now, chance.random) for _ in range(2))
     breakers = Breakers(service, account)
@@ -768,7 +768,7 @@ def test_no_interrupt_leaves_a_breaker_open_for_ever(interrupt_at: Callable[[flo
 
 
 def admitted_by(breakers: Breakers) -> Permits:
-    """Return tickets, which there must be."""
+    """Return permits, which there must be."""
     permits = breakers.admit()
     assert not isinstance(permits, CircuitOpen)
     return permits

@@ -29,7 +29,7 @@ class Both:
         self.breakers = Breakers(self.service, self.account)
 
     def admitted(self) -> Permits:
-        """Return the tickets of an operation that must be let through."""
+        """Return the permits of an operation that must be let through."""
         permits = self.breakers.admit()
         assert not isinstance(permits, CircuitOpen)
         return permits
