@@ -1,7 +1,7 @@
 """get_or_set: of the callers who miss a value, one makes it while the others wait.
 
 Written once for threads and tasks: what either does to wait, ask or serialize is its ``Caller``.
-A default is called by who asks, where it asks. It knows Django's transactions, because nobody
+A default is called in the thread or task that asks. It knows Django's transactions, because nobody
 should wait long inside one, and nothing of how values are stored.
 """
 

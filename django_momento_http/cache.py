@@ -301,7 +301,7 @@ class MomentoCache(StoreBackend):
 
 
 def _marked(key: Any, wire_key: str) -> str:
-    """Return the key on the wire so that it says whether no copies are kept of it."""
+    """Return the key on the wire, marked where no copies may be kept of it."""
     # By the caller's key: KEY_FUNCTION may make anything of it.
     is_session = isinstance(key, str) and key.startswith(_SESSIONS)
     return UncopiedKey(wire_key) if is_session else wire_key

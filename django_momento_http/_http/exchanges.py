@@ -20,7 +20,7 @@ class Exchanges:
         self._poll = new_poll()
         self._exchanges: set[Exchange] = set()
         self._by_fd: dict[int, Exchange] = {}
-        # Those that wait for what no socket tells.
+        # Those that wait for a lookup, of which no socket tells.
         self._looking: set[Exchange] = set()
         self._opening = 0
         # Nothing ends, or is asked again, before this; found anew only when it has passed.

@@ -73,7 +73,7 @@ class Stored(NamedTuple):
 # Stored() of a tuple, a quarter of a microsecond faster.
 _stored: Callable[[tuple[Any, ...]], Stored] = partial(tuple.__new__, Stored)
 
-# What is given the payload of a value, and what loads it.
+# A function that is given the payload of a value, and what loads it.
 Keep = Callable[[bytes, Callable[[bytes], Any]], object]
 
 

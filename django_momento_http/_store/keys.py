@@ -4,7 +4,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 
-# Django has nothing to say of such a key, and its own check costs several times this one.
+# Django accepts such a key, and its own check costs several times this one.
 LONGEST_PLAIN = 250
 _is_plain = re.compile(rf"[!-~]{{1,{LONGEST_PLAIN}}}").fullmatch
 # How many are remembered: at most 3 MB, and far less with usual keys.
@@ -29,7 +29,7 @@ def decode_key(key: str) -> bytes:
 
 @lru_cache(_REMEMBERED)
 def encode_plain_key(made: str) -> str:
-    """Return a made key as it stands on the wire, "" for one that Django may have to say of.
+    """Return a made key as it stands on the wire, "" for one that Django must check.
 
     Do not ask for longer ones than ``LONGEST_PLAIN``: all that was asked for is kept for a while.
     """

@@ -124,7 +124,7 @@ class Runner:
         return self._waiting.setdefault(loop, waiting)
 
     def _refuse(self, make: Callable[[], Plan[T]]) -> T:
-        """Carry the plan out with nobody to ask."""
+        """Carry the plan out without a thread: whatever it asks for fails."""
         plan = make()
         try:
             asked = plan.send(None)

@@ -25,7 +25,7 @@ _MOST = 32
 _KEPT = 4
 # What is under way at exit has so long to end.
 _EXIT_SECONDS = 1.0
-# A number for each kind of task goes through a socket: as an integer of so many bytes.
+# A task is told by its number, which goes through a socket: an integer of so many bytes.
 _SIZE = 8
 # A task that is read so soon may have waited.
 _AT_ONCE_SECONDS = 0.001
