@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+from ._interrupts import is_raised_by_signal_handler
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -29,11 +31,15 @@ def _forgotten_by_forks() -> "memoryview | list[int]":
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_WIPE_ON_FORK)
-    except (AttributeError, OSError, TypeError):  # another system, or another kernel
+    except (AttributeError, OSError, TypeError) as error:  # another system, or another kernel
+        if is_raised_by_signal_handler(error):
+            raise
         return [0]
     try:
         page.madvise(_NO_ADVICE)
-    except OSError:
+    except OSError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return memoryview(page).cast("Q")
     return [0]
 

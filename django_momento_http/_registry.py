@@ -60,7 +60,9 @@ class Registry(Generic[T]):
             return None
         try:
             return self.find(name).codec
-        except ValueError:
+        except ValueError as error:
+            if is_raised_by_signal_handler(error):
+                raise
             return None
 
     def _build(self, spec: str) -> Coded[T]:

@@ -88,6 +88,8 @@ class _Renewal:
         try:
             # A v1 key that a callable returns has an endpoint inside; what is configured stays.
             self._source.known = split_token(found).secret
-        except ValueError:
+        except ValueError as error:
+            if is_raised_by_signal_handler(error):
+                raise
             return "returned what is no API key"
         return ""

@@ -118,7 +118,9 @@ def _json_inside(secret: str) -> Any:
     digits = secret.rstrip("=").translate(_URL_SAFE)
     try:
         return json.loads(base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True))
-    except ValueError:
+    except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return None
 
 
@@ -128,5 +130,7 @@ def _split_v1(document: dict[str, Any]) -> Credential | str:
         return "is a v1 key without a usable api_key; copy the whole key"
     try:
         return Credential(secret, parse_cell_host(document.get("endpoint")))
-    except ValueError:
+    except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return "is a v1 key without a usable endpoint; copy the whole key"

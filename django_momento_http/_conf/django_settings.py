@@ -71,5 +71,7 @@ def _encoded(name: str, key: object) -> bytes:
     try:
         return encoded_secret(key)
     except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         problem = f"{name} {error}"
     raise ValueError(problem)

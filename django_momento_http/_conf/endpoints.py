@@ -7,6 +7,8 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from .._interrupts import is_raised_by_signal_handler
+
 _CELLS = {
     "us-east-1": "cell-us-east-1-1",
     "us-east-2": "cell-1-us-east-2-1",
@@ -104,7 +106,9 @@ def _split(text: str) -> SplitResult | None:
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
-    except ValueError:  # it may show a password
+    except ValueError as error:  # it may show a password
+        if is_raised_by_signal_handler(error):
+            raise
         return None
     # What stands beside brackets, and a colon without a port, are passed over by urlsplit.
     rest = url.netloc.rpartition("@")[2].lower().removeprefix(f"[{host}]" if ":" in host else host)
@@ -125,5 +129,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         # A zone ("%eth0") has a meaning on one host only, and none in TLS.
         return None if "%" in host else ipaddress.ip_address(host)
-    except ValueError:
+    except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return None

@@ -89,7 +89,9 @@ def _recall(location: str, options: Mapping[str, object], environ: Mapping[str, 
     inherited = _inherited(given, environ)
     try:
         return _remembered(location, inherited, tuple(given), *given.values())
-    except TypeError:  # a value that cannot be hashed
+    except TypeError as error:  # a value that cannot be hashed
+        if is_raised_by_signal_handler(error):
+            raise
         return _read(location, inherited, tuple(given), *given.values())
 
 
@@ -98,7 +100,9 @@ def _by_name(options: Mapping[str, object]) -> dict[str, object]:
         raise ValueError("OPTIONS must be a dictionary")
     try:
         names = tuple(map(str.upper, options))
-    except TypeError:
+    except TypeError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         raise ValueError("OPTIONS must have strings for names") from None
     given = dict(zip(names, options.values(), strict=True))
     if len(given) < len(names):

@@ -90,7 +90,9 @@ def _numeric(host: str, port: int) -> Sequence[Address]:
     """Return the one address of a host that is no name, nothing for a name."""
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:
+    except ValueError as error:
+        if is_raised_by_signal_handler(error):
+            raise
         return ()
     if address.version == 4:
         return ((socket.AF_INET, (host, port)),)

@@ -109,3 +109,40 @@ def test_no_coroutine_is_made_one_step_before_it_starts(path: Path) -> None:
         and any(isinstance(one, ast.Starred) for one in node.value.args)
     ]
     assert made == []
+
+
+# What handlers are seen to raise, and what the standard library raises itself.
+_COMMON = {
+    "Exception",
+    "BaseException",
+    "OSError",
+    "TimeoutError",
+    "RuntimeError",
+    "ValueError",
+} | {"TypeError", "LookupError", "KeyError", "IndexError", "AttributeError", "ArithmeticError"}
+# These run in the checks of a deployment, or in a test.
+_APART = {"_diagnostics", "server", "testing.py"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if not _APART & {path.name, path.parent.name}],
+    ids=lambda path: path.stem,
+)
+def test_whoever_catches_what_is_common_asks_whose_it_is(path: Path) -> None:
+    """What a handler raises is of any class; it is handed on, or handed to whoever waits."""
+    text = path.read_text()
+    lines = text.splitlines()
+    careless = [
+        lines[node.lineno - 1]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ExceptHandler)
+        and (
+            node.type is None
+            or _COMMON & {one.id for one in ast.walk(node.type) if isinstance(one, ast.Name)}
+        )
+        and "noqa: BLE001 - " not in lines[node.lineno - 1]
+        and "is_raised_by_signal_handler(" not in ast.unparse(node)
+        and ast.unparse(node.body[-1]) != "raise"
+    ]
+    assert careless == []
