@@ -41,6 +41,9 @@ class Instant(NamedTuple):
     wall_clock: float
 
 
+_LATER = Instant(_ENDLESS, _ENDLESS)
+
+
 class Limits(NamedTuple):
     """Seconds for which a copy answers, seconds beyond that in an outage, and bytes in all."""
 
@@ -302,12 +305,13 @@ class Copies:
         if not self._entries:
             self.size = 0
 
-    def drop(self, key: str) -> None:
-        """Keep no copy of this key."""
+    def drop(self, key: str, before: Instant = _LATER) -> None:
+        """Keep no copy of this key that is from before then."""
+        began = before.clock
         with self._lock:
             entries = self._entries
             # From here on nothing is called.
-            if key in entries:
+            if key in entries and entries[key].began < began:
                 self.size -= entries[key].size
                 del entries[key]
 

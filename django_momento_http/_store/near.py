@@ -12,7 +12,7 @@ from .._client.counters import Counters
 from .._client.operation import Operation
 from .._client.responses import Outcome
 from .._conf.options import Options
-from ..exceptions import CircuitOpen, MomentoError, RateLimited
+from ..exceptions import CircuitOpen, MomentoError, RateLimited, StoredValueError
 from .barrier import Write
 from .copies import MISSING, Copies, Instant, Limits
 from .early import margin
@@ -96,13 +96,16 @@ class Near:
     ) -> Any:
         """Return the value of what was read since then, and keep a copy; else as read() does."""
         copies = self.copies
+        if isinstance(found, MomentoError) and not isinstance(found, StoredValueError):
+            errors.append(found)
+            return copies.get_stale(key) if self.bridges(found) else MISSING
+        # Whatever was found, what was copied before may not come back in an outage.
+        copies.drop(key, since)
         if found is None:
-            # Nor may it come back in an outage.
-            copies.drop(key)
             return MISSING
         if isinstance(found, MomentoError):
             errors.append(found)
-            return copies.get_stale(key) if self.bridges(found) else MISSING
+            return MISSING
         keep = partial(
             copies.keep,
             key,

@@ -317,11 +317,14 @@ class Store:
         """Return what is stored, None where there is nothing of ours, or what went wrong."""
         asked = Operation.get(key, is_for_write=is_for_write)
         found = self._values.opened(key, (await self._gateway.one(asked)))
-        if found is None and self.near is not None:
-            self.near.copies.drop(key)
         if isinstance(found, MomentoError):
             self._error_policy.report(name, [found])
-        return None if isinstance(found, StoredValueError) else found
+        if not isinstance(found, StoredValueError | None):
+            return found
+        if self.near is not None:
+            # Whatever is there, it is not what was copied.
+            self.near.copies.drop(key)
+        return None
 
 
 def _make(config: StoreConfig) -> Store:

@@ -8,12 +8,14 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 from django.core.cache.backends.base import CacheKeyWarning
 from django.core.management import call_command
 
+from django_momento_http._store.barrier import SLOTS
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer
@@ -715,6 +717,61 @@ def test_what_is_known_to_be_gone_is_not_bridged(
         assert cache.get("k") is None
         process.server.clear_faults()
         close_breakers(cache)
+
+
+def test_what_took_its_place_is_not_forgotten(
+    process: Process, cache: MomentoCache, other: MomentoCache, call: Call
+) -> None:
+    """A copy ends, too, when what is found in its place is of no use here."""
+    for name in ("get", "get_many", "has_key", "get_or_set", "ttl", "touch"):
+        process.pass_(100)
+        other.set("k", "old", 7200)
+        assert cache.get("k") == "old"
+        process.server.put(CACHE, KEY, b"another site's")
+        process.pass_(AGE + 1)
+        # A default that is too large to be stored.
+        more = {"get_or_set": ("k", "x" * 6_000_000), "get_many": (["k"],)}.get(name, ("k",))
+        call(cache, name, *more)
+        process.server.inject(DOWN)
+        assert cache.get("k") is None
+        process.server.clear_faults()
+        close_breakers(cache)
+
+
+def test_what_cannot_be_loaded_ends_the_copy(
+    process: Process, other: MomentoCache, call: Call
+) -> None:
+    """An alias that reads JSON has seen that its value was replaced by a pickle."""
+    cache = process.alias(SERIALIZER="json")
+    cache.set("k", "old", 7200)
+    other.set("k", {"a set"}, 7200)
+    process.pass_(AGE + 1)
+    assert call(cache, "get", "k") is None
+    process.server.inject(DOWN)
+    assert call(cache, "get", "k") is None
+
+
+def test_what_was_served_and_not_kept_ends_the_copy(
+    process: Process, other: MomentoCache, call: Call
+) -> None:
+    """A process does not go back behind what it has served, though a write held it off."""
+    cache = process.alias(NEAR_MAX_AGE=1)
+    cache.set("k", "old", 7200)
+    process.pass_(100)
+    assert cache.get("k") == "old"
+    cache.set(beside(cache, "k"), "a write in the same slot")
+    other.set("k", "new", 7200)
+    process.pass_(1.5)
+    assert call(cache, "get", "k") == "new"
+    process.server.inject(DOWN)
+    assert call(cache, "get", "k") is None
+
+
+def beside(cache: MomentoCache, key: str) -> str:
+    """Return another key of the same slot."""
+    slot = hash(cache._wire_key(key, None)) % SLOTS
+    others = map(str, count())
+    return next(one for one in others if hash(cache._wire_key(one, None)) % SLOTS == slot)
 
 
 def test_an_outage_is_said_as_ever(

@@ -347,6 +347,18 @@ def test_a_slow_read_does_not_replace_a_later_one(rig: Rig) -> None:
     assert rig.copies.get("a") == "new"
 
 
+def test_what_was_found_ends_copies_of_before(rig: Rig) -> None:
+    """And none of a later read: a slow one knows nothing of that."""
+    rig.read("key", "old")()
+    began = rig.copies.moment()
+    rig.copies.drop("key", began)
+    assert rig.copies.get("key") == "old"
+    rig.clocks.pass_(1)
+    rig.copies.drop("key", rig.copies.moment())
+    assert rig.copies.get("key") is MISSING
+    assert rig.copies.size == 0
+
+
 def test_who_keeps_no_copies_any_more_is_forgotten(rig: Rig) -> None:
     """The barrier keeps nobody alive."""
     del rig.copies
