@@ -249,7 +249,7 @@ async def _make_alone(call: Call, look: Look, caller: Caller) -> Any:
 async def _make_early(call: Call, look: Look, caller: Caller) -> Any:
     """Make a value anew that has not expired; whatever goes wrong, it is still there."""
     making = caller.store.making
-    if not callable(call.default) or _is_in_transaction():
+    if not callable(call.default) or _stores_nothing(call) or _is_in_transaction():
         return look.early
     lead = making.flights.begin_alone(making.alias, call.key)
     if lead is None:  # another of this process is at it
@@ -289,6 +289,10 @@ async def _made(
         draft = flight.draft = Draft(payload, generation, making.clock() - began)
     made = await caller.run(lambda: making.store(call.key, flight, draft, call.timeout, look))
     return (value if made.theirs is MISSING else made.theirs), made
+
+
+def _stores_nothing(call: Call) -> bool:
+    return call.timeout is not None and call.timeout <= 0
 
 
 def _is_in_transaction() -> bool:

@@ -10,10 +10,11 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar, Token
 from typing import Any, Generic, TypeVar
 
+from .._interrupts import is_raised_by_signal_handler
 from .._waitable import Waitable
 
 D = TypeVar("D")  # what is made, before it is stored
@@ -68,6 +69,14 @@ class Flight(Waitable, Generic[D, T]):
     def is_open(self) -> bool:
         """Whether callers may still wait for it."""
         return not (self.has_ended or self.is_let_go or self.is_marked)
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether what was made is not to be stored, or not any more.
+
+        It is out of date, or its maker was cancelled and another has gone on with it to the end.
+        """
+        return self.is_marked or self.has_ended
 
     @property
     def is_over(self) -> bool:
@@ -133,7 +142,7 @@ class Lead(Generic[D, T]):
         """Leave what did not end to those who wait."""
         token, self._token = self._token, None
         if token is not None:
-            _LEADING.reset(token)
+            _forget(token)
         if not self.flight.has_ended:
             if not self.flight.waiting:
                 self.flight.draft = None  # nobody might ever come for it
@@ -145,6 +154,14 @@ class Lead(Generic[D, T]):
 # The flights that this thread or task leads, and those for which they were begun: it goes with
 # what sync_to_async and async_to_sync call.
 _LEADING: ContextVar[tuple["weakref.ref[Lead[Any, Any]]", ...]] = ContextVar("leading", default=())
+
+
+def _forget(token: "Token[tuple[weakref.ref[Lead[Any, Any]], ...]]") -> None:
+    try:
+        _LEADING.reset(token)
+    except ValueError as error:  # a coroutine is closed in another context than it ran in
+        if is_raised_by_signal_handler(error):
+            raise
 
 
 def is_leading() -> bool:
@@ -236,18 +253,39 @@ class Flights(Generic[D, T]):
             for key in keys:
                 self.mark(key)
 
+    def overtake(self, keys: Collection[str], ended: int) -> frozenset[str]:
+        """Take in that keys were written, in a write that began when so many had ended.
+
+        Return those of which a value may have been stored meanwhile, over what was written.
+        """
+        if self.ended == ended and not self.under_way:  # as nearly always
+            return frozenset()
+        with self._lock:
+            lately = self._ended_lately.items()
+            made = {key for (_, key), number in lately if number > ended}
+            for key in keys:
+                flights = self.under_way.get(key, ())
+                if any(flight.draft is not None for flight in flights):
+                    made.add(key)
+                self.mark(key)
+        return frozenset(made.intersection(keys))
+
     def mark_all(self) -> None:
         """Let all that is being made be out of date."""
         self.mark_many(list(self.under_way))
 
     def _alive(self, key: str) -> tuple[Flight[D, T], ...]:
         """Return those that somebody leads, or waits for; what an interrupt left behind goes."""
-        flights = self.under_way.get(key, ())
-        return tuple(
-            flight
-            for flight in flights
-            if not flight.has_ended and (flight.is_led or flight.waiting)
-        )
+        alive = []
+        for flight in self.under_way.get(key, ()):
+            if flight.has_ended:
+                continue
+            if flight.is_led or flight.waiting:
+                alive.append(flight)
+            else:
+                # It may still be on its way to the service, and no write would find it any more.
+                flight.is_marked = True
+        return tuple(alive)
 
     def _tidy(self) -> None:
         """Forget what nobody leads or waits for: who was cancelled or interrupted left it."""

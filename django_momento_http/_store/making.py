@@ -175,8 +175,9 @@ class Making:
     ) -> Made:
         """Store what was made, unless it is out of date, and return what came of it."""
         ours = self.bare(draft)
+        is_removal = timeout is not None and timeout <= 0
         # Where the service could not be asked, it is not asked again: callers have waited enough.
-        if flight.is_marked or look.is_unknown:
+        if flight.is_superseded or look.is_unknown or is_removal:
             return ours
         try:
             asked_at = self.clock()
@@ -200,12 +201,13 @@ class Making:
         found = self._values.opened(key, outcome)
         value = self._value(found, errors)
         self.error_policy.report("get_or_set", errors)
-        if isinstance(found, Stored) and value is not MISSING:
-            return Made(found, theirs=value)
         if not _are_misses(errors):
             return ours
-        if found is None and self._near is not None:
+        if self._near is not None:
+            # Whatever there is, it is not what was copied.
             self._near.copies.drop(key)
+        if isinstance(found, Stored) and value is not MISSING:
+            return Made(found, theirs=value)
         # What was to be made anew is gone before its time: somebody deleted it.
         is_deleted = look.early is not MISSING and self._wall_clock() < look.expires_at
         return ours if is_deleted else None
@@ -216,22 +218,28 @@ class Making:
         stamp = self._namespace.stamp()
         stored, ttl = self._values.packed(draft.payload, timeout, stamp, draft.generation)
         stored = stored._replace(made_in=math.ceil(seconds * 1000))
-        if flight.is_marked:
+        if flight.is_superseded:
             return
         await self._writer.write("get_or_set", key, stored, ttl, payload=draft.payload)
-        if flight.is_marked:
+        if flight.is_superseded:
             await self._take_back(key, stored)
 
     async def _take_back(self, key: str, stored: Stored) -> None:
         """Remove what was stored while another wrote the key, if it is what remained."""
-        found = self._values.opened(key, await Operation.get(key, is_for_write=True))
+        outcome = await Operation.get(key, is_for_write=True)
+        since = stored.made_at + 1
+        if isinstance(outcome, MomentoError):
+            # Nobody can say now; what the other wrote is no older than this.
+            self._gateway.owe(key, since, outcome, is_deletion=True)
+            return
+        found = self._values.opened(key, outcome)
         if (
             isinstance(found, Stored)
             and found.made_at == stored.made_at
             and found.body == stored.body
         ):
             with self._writer.writing((key,)):
-                await self._writer.remove(key, stored.made_at + 1)
+                await self._writer.remove(key, since)
 
     def _value(self, found: Stored | MomentoError | None, errors: list[MomentoError]) -> Any:
         """Return the value, or MISSING, with what went wrong added to the errors."""

@@ -43,6 +43,7 @@ class Writer:
     ) -> None:
         self._namespace = namespace
         self._barrier = namespace.barrier
+        self._flights = namespace.flights
         self._gateway = gateway
         self._values = values
         self._error_policy = error_policy
@@ -62,6 +63,7 @@ class Writer:
         """Store a new value, or remove it where the timeout is 0 or less; return whether."""
         with Writing(self._barrier, (key,), self._seconds) as write:
             stamp, generation = self._namespace.stamp(), self._namespace.generation
+            ended = self._flights.ended
             keep = None if write is None else self._keeper(write)
             stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
@@ -71,7 +73,8 @@ class Writer:
                 outcome = await self._values.written(key, stored, ttl)
             if isinstance(outcome, MomentoError):
                 return await self._fail(name, key, ttl, outcome, stamp, owes=owes)
-            if self._gateway.is_overtaken(key, stamp):
+            is_overtaken = self._gateway.is_overtaken(key, stamp)
+            if (owes and self._flights.overtake((key,), ended)) or is_overtaken:
                 await self._again(key, stored, ttl, write)
             if keep is not None and ttl:
                 keep(key, payload, stored.expires_at)
@@ -122,7 +125,7 @@ class Writer:
         stamp, generation = self._namespace.stamp(), self._namespace.generation
         is_removal = timeout is not None and timeout <= 0
         keep, expires_at = self._keeper(write), self._values.expires_at(timeout)
-        began = generation.current
+        began, ended = generation.current, self._flights.ended
         asked = self._makers(payloads, timeout, stamp)
         method = "DELETE" if is_removal else "PUT"
         outcomes = dict(await self._gateway.all(method, asked, keys))
@@ -130,6 +133,8 @@ class Writer:
             outcomes = dict(await Together(asked))
         done = [n for n in range(len(keys)) if not isinstance(outcomes[n], MomentoError)]
         again = [index for index in done if self._gateway.is_overtaken(keys[index], stamp)]
+        made = self._flights.overtake([keys[index] for index in done], ended)
+        again += [index for index in done if keys[index] in made and index not in again]
         if again:
             await Together([asked[index] for index in again])
         if write is not None and not is_removal:
@@ -174,7 +179,7 @@ class Writer:
             self._gateway.is_overtaken(key, since)
 
     async def _again(self, key: str, stored: Stored, ttl: int, write: Write | None) -> None:
-        """Write once more what a payment under way may have removed."""
+        """Write once more what something else that was under way may have removed or replaced."""
         if write is not None:
             write.own.discard(key)
         await self._values.written(key, stored, ttl)

@@ -142,6 +142,19 @@ def test_nobody_volunteers_with_a_value_for_a_default(make: Make) -> None:
     assert cache.get_or_set(KEY, "new") == "old"
 
 
+def test_nobody_volunteers_for_a_value_that_is_not_to_live(
+    make: Make, server: RunningServer
+) -> None:
+    """With a timeout of 0 or less nothing would be stored, and what is there stays."""
+    cache = make()
+    old_value(cache)
+    server.forget_requests()
+    for timeout in (0, -5):
+        assert cache.get_or_set(KEY, Default, timeout) == "old"
+    assert methods(server) == ["GET"] * 2
+    assert cache.stats()["refreshes"] == 0
+
+
 def test_what_a_set_stored_is_never_early(make: Make, server: RunningServer) -> None:
     """Nobody knows how long it took, or whether a default would make the same."""
     cache = make()
@@ -367,6 +380,19 @@ def test_a_volunteer_that_saw_a_copy_decides_again_with_the_same_draw(
     assert asked.get_or_set(KEY, lambda: "new") == "new"
     assert methods(server) == ["GET", "GET", "PUT"]
     assert here.get(KEY) == "new"
+
+
+@BOTH
+def test_what_stood_in_the_way_of_a_refresh_ends_the_copy(
+    server: RunningServer, is_async: bool
+) -> None:
+    """A process that has served another's newer value does not go back to its copy."""
+    process = Process(server)
+    here, there = eager_alias(process), Process(server, 1).alias(NEAR_MAX_AGE=0)
+    process.pass_(0.5)
+    asked = Awaited(here) if is_async else here
+    assert asked.get_or_set(KEY, lambda: there.set(KEY, "theirs", FULL)) == "theirs"
+    assert here.get(KEY) == "theirs"
 
 
 @BOTH

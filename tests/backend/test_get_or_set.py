@@ -9,6 +9,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -630,6 +632,140 @@ def test_a_write_while_it_is_being_stored_wins(
         ) == (write == "set")
     else:
         assert cache.get(KEY) is None
+
+
+@pytest.mark.parametrize("write", ["set", "set_many"])
+def test_a_write_that_had_begun_before_wins(make: Make, write: str) -> None:
+    """What is made while the key is being set, and stored a moment later, does not replace it."""
+    one, two = make(), make(MAX_TTL=5000)
+    writer: list[threading.Thread] = []
+
+    def begin(go_on: Callable[[], object]) -> None:
+        # The set is under way, and is carried out when the maker is about to store.
+        writer.append(threading.Thread(target=go_on))
+
+    with held_up(one, begin), ThreadPoolExecutor(1) as pool:
+        setter = pool.submit(WRITES[write], one)
+        until(lambda: bool(writer))
+        with before_storing(two, lambda: (writer[0].start(), setter.result(LONGEST_WAIT))):
+            assert two.get_or_set(KEY, lambda: "default") == "default"
+    assert one.get(KEY) in ("newer", None)
+
+
+@pytest.mark.parametrize("write", ["set", "set_many"])
+def test_a_write_whose_answer_comes_late_wins(
+    make: Make, server: RunningServer, write: str
+) -> None:
+    """Also where the value was made and stored between the set and its answer."""
+    one, two = make(), make(MAX_TTL=5000)
+    server.inject(Fault(method="PUT", delay=0.5))
+    with ThreadPoolExecutor(1) as pool:
+        setter = pool.submit(WRITES[write], one)
+        until(lambda: "PUT" in methods(server))
+        server.discard(CACHE, WIRE)  # as if the other had looked a moment earlier
+        assert two.get_or_set(KEY, lambda: "default") == "default"
+        setter.result(LONGEST_WAIT)
+    assert one.get(KEY) == "newer"
+
+
+def test_what_a_cancelled_leader_still_stores_brings_nothing_back(make: Make) -> None:
+    """Another has gone on with it, and the key was deleted, before its request was sent."""
+    cache, may_go_on, is_there = make(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_there.set()
+        assert may_go_on.wait(LONGEST_WAIT)
+
+    async def main() -> None:
+        leader = asyncio.ensure_future(cache.aget_or_set(KEY, lambda: "older"))
+        await eventually(is_there.is_set)
+        leader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+        assert await sync_to_async(cache.get_or_set)(KEY, lambda: "own") == "own"
+        assert await sync_to_async(cache.delete)(KEY)
+        before = cache.stats()["requests"]
+        may_go_on.set()
+        await eventually(lambda: cache.stats()["requests"] >= before + 3)  # PUT, GET, DELETE
+        assert cache.get(KEY) is None
+
+    with before_storing(cache, hold):
+        asyncio.run(asyncio.wait_for(main(), LONGEST_WAIT))
+
+
+def test_what_cannot_be_taken_back_is_owed(make: Make, server: RunningServer) -> None:
+    """A value that overtook a newer one is served to nobody, though it could not be looked at."""
+    one, two = make(), make(MAX_TTL=5000)
+
+    def overtaken() -> None:
+        one.set(KEY, "newer")
+        server.inject(Fault(method="GET", status=500, times=2))
+
+    with before_storing(two, overtaken):
+        assert two.get_or_set(KEY, lambda: "older") == "older"
+    server.clear_faults()
+    assert one.get(KEY) in ("newer", None)
+    assert two.get(KEY) in ("newer", None)
+
+
+@BOTH
+@pytest.mark.parametrize("timeout", [0, -5])
+def test_what_is_not_to_live_is_not_stored(
+    make: Make, server: RunningServer, is_async: bool, timeout: int
+) -> None:
+    """A timeout of 0 or less removes nothing that another process stores meanwhile."""
+    cache = make()
+    cache.set(KEY, "theirs")
+    theirs = stored(server)
+    server.discard(CACHE, WIRE)
+    asked = Awaited(cache) if is_async else cache
+
+    def default() -> str:
+        server.put(CACHE, WIRE, theirs or b"")
+        return "made"
+
+    assert asked.get_or_set(KEY, default, timeout) == "made"
+    assert stored(server) == theirs
+
+
+@contextmanager
+def held_up(cache: Any, begin: Callable[[Callable[[], object]], None]) -> Iterator[None]:
+    """Hold up the next write where it is about to be sent; ``begin`` is given what lets it go."""
+    gateway, may_go_on = cache._store._gateway, threading.Event()
+    one, all_ = gateway.one, gateway.all
+
+    def hold() -> None:
+        begin(may_go_on.set)
+        assert may_go_on.wait(LONGEST_WAIT)
+
+    async def held_all(*arguments: Any) -> Any:
+        hold()
+        return await all_(*arguments)
+
+    gateway.one = lambda operation: (hold(), one(operation))[1]
+    gateway.all = held_all
+    try:
+        yield
+    finally:
+        del gateway.one, gateway.all
+
+
+@contextmanager
+def before_storing(cache: Any, act: Callable[[], object]) -> Iterator[None]:
+    """Act once, when what get_or_set made is about to be sent."""
+    values, acts = cache._store._values, [act]
+    written = values.written
+
+    def acting(*arguments: Any) -> Any:
+        if acts:
+            acts.pop()()
+        return written(*arguments)
+
+    values.written = acting
+    try:
+        yield
+    finally:
+        del values.written
 
 
 def test_a_write_after_it_was_given_up_is_seen_by_all_makers(

@@ -246,6 +246,24 @@ def test_it_is_known_where_else_its_code_runs(flights: AnyFlights) -> None:
     assert async_to_sync(ask)() == [False, False]
 
 
+def test_it_may_be_left_in_another_context(flights: AnyFlights) -> None:
+    """Whoever closes a coroutine may do so elsewhere than where it ran."""
+
+    async def leader() -> None:
+        with flights.begin(ALIAS, KEY):
+            await asyncio.sleep(LONGEST_WAIT)
+
+    async def main() -> None:
+        steps = leader()
+        copy_context().run(steps.send, None)
+        [flight] = flights.under_way[KEY]
+        assert flight.is_led
+        copy_context().run(steps.close)
+        assert not flight.is_led
+
+    asyncio.run(main())
+
+
 def test_what_outlives_the_making_leads_nothing(flights: AnyFlights) -> None:
     """A task or thread that was begun inside may wait for others once the value is made."""
     with flights.begin(ALIAS, KEY) as lead:
@@ -288,6 +306,42 @@ def test_those_who_wait_already_get_what_was_made(flights: AnyFlights) -> None:
         flights.end(lead, "made")
         assert {waiter.result(LONGEST_WAIT) for waiter in waiters} == {None}
     assert lead.flight.outcome == "made"
+
+
+def test_what_a_write_overtakes(flights: AnyFlights) -> None:
+    """It marks what was begun meanwhile, and is told what may have been stored over it."""
+    before = flights.ended
+    assert not flights.overtake([KEY], before)
+    young, made = flights.begin(ALIAS, "young"), flights.begin(OTHER, "made")
+    made.flight.draft = "draft"
+    flights.end(flights.begin(ALIAS, "ended"), "outcome")
+    flights.end(flights.begin(ALIAS, "failed"), None)
+    keys = ["young", "made", "ended", "failed", KEY]
+    assert flights.overtake(keys, before) == {"made", "ended"}
+    assert young.flight.is_marked
+    assert made.flight.is_marked
+    assert not flights.overtake(keys, flights.ended)
+
+
+def test_what_nobody_would_find_is_marked(flights: AnyFlights) -> None:
+    """A value whose maker is gone may be on its way still, and a write could not tell it."""
+    gone = flights.begin(ALIAS, KEY)
+    flight = gone.flight
+    del gone
+    gc.collect()
+    flights.begin(ALIAS, KEY)
+    assert flight.is_superseded
+
+
+def test_what_another_has_ended_is_superseded(flights: AnyFlights) -> None:
+    """Who was cancelled may be storing still when who took over has done so."""
+    gone = flights.begin(ALIAS, KEY)
+    flight = gone.flight
+    del gone
+    gc.collect()
+    assert not flight.is_superseded
+    flights.end(lead_of(flights.enter(ALIAS, KEY)), "outcome")
+    assert flight.is_superseded
 
 
 def test_a_clear_marks_everything(flights: AnyFlights) -> None:
