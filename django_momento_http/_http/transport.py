@@ -24,7 +24,7 @@ from .multiplexer import Multiplexer
 from .polling import READ
 from .pool import Pool
 from .race import NEVER, Exchange
-from .requests_adapter import InstrumentedSession, SeenRequest
+from .requests_adapter import PLAIN_SEND, InstrumentedSession, SeenRequest, Session
 from .resolver import Resolver
 from .stream import IOSteps
 
@@ -71,7 +71,16 @@ class Transport:
         self._session.close()
 
     def exchange(self, request: Request) -> Result:
-        """Send one request through ``Session.send``; return its response, or what went wrong."""
+        """Send one request, seen by who instruments requests; return its response, or its error."""
+        if Session.send is not PLAIN_SEND:
+            return self._exchange_seen(request)
+        try:
+            return self.exchange_one(request)
+        except MomentoError as error:
+            return request.judge(error.with_traceback(None), self._clock())
+
+    def _exchange_seen(self, request: Request) -> Result:
+        """Do so through ``Session.send``."""
         seen = SeenRequest(request, self._url)
         try:
             response = self._session.send(seen, proxies={}, stream=True)

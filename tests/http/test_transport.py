@@ -1,5 +1,6 @@
 """The transport: deadlines that hold against any peer, and `requests` without its surprises."""
 
+import functools
 import signal
 import socket
 import ssl
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -337,6 +339,74 @@ def test_added_headers_are_sent_unless_they_could_change_the_request(
     assert received.body == b"value"
     assert is_sent or not [line for line in plain if "stolen" in line or "elsewhere" in line]
     assert len(received.lines) == 6 + is_sent
+
+
+def wrapped(seen: list[str]) -> Any:
+    """Instrumentation by a function of its own, as OpenTelemetry's."""
+    send = Session.send
+
+    @functools.wraps(send)
+    def instrumented(self: Session, request: Any, **options: Any) -> Any:
+        seen.append(request.method)
+        return send(self, request, **options)
+
+    return instrumented
+
+
+def proxied(seen: list[str]) -> Any:
+    """Instrumentation by an object that looks like the function it stands for, as Datadog's."""
+    wrapt = pytest.importorskip("wrapt")
+
+    def instrumented(send: Any, _: Session, arguments: Any, options: Any) -> Any:
+        seen.append(arguments[0].method)
+        return send(*arguments, **options)
+
+    return wrapt.FunctionWrapper(Session.send, instrumented)
+
+
+def mocked(seen: list[str]) -> Any:
+    """A mock that a test puts there."""
+    return mock.create_autospec(Session.send, side_effect=wrapped(seen))
+
+
+@pytest.mark.parametrize("instrumentation", [wrapped, proxied, mocked])
+def test_whoever_instruments_requests_sees_each_single_request(
+    instrumentation: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is done and whenever it begins, also after requests that nobody looked at."""
+    seen: list[str] = []
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        assert transport.exchange(a_request("/a")).body == b"/a"  # type: ignore[union-attr]
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "send", instrumentation(seen))
+            for target in ("/b", "/c"):
+                assert transport.exchange(a_request(target)).body == target.encode()  # type: ignore[union-attr]
+        assert seen == ["GET", "GET"]
+        assert transport.exchange(a_request("/d")).body == b"/d"  # type: ignore[union-attr]
+        assert len(seen) == 2
+
+
+INSTRUMENTED_BEFORE = """
+    import functools, requests
+    send, seen = requests.Session.send, []
+
+    @functools.wraps(send)
+    def instrumented(self, request, **options):
+        seen.append(request.method)
+        return send(self, request, **options)
+
+    requests.Session.send = instrumented
+    from tests.support.scripted import *
+    with scripted(echo) as server, transport_to(server.endpoint) as transport:
+        assert transport.exchange(a_request("/x")).body == b"/x"
+    assert seen == ["GET"]
+"""
+
+
+def test_whoever_instruments_requests_first_sees_each_single_request() -> None:
+    """Agents that begin with the interpreter come before any import of ours."""
+    code = textwrap.dedent(INSTRUMENTED_BEFORE)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a-secret-token"), OSError("no")])
