@@ -427,12 +427,17 @@ def test_keys_of_one_call_that_time_out_together_lose_one_deadline(make: Make) -
 @pytest.fixture
 def settled(make: Make) -> Callable[..., MomentoClient]:
     """A function that lets operations end as told, and returns their client; nothing is sent."""
-    client = make("http://127.0.0.1:1", REQUEST_TIMEOUT=1.0)
-    client.clock = clock = Clock()
 
     def settle(
-        error: MomentoError, *, times: int = 1, waited: float = 0.0, took: float = 0.0
+        error: MomentoError,
+        *,
+        times: int = 1,
+        waited: float = 0.0,
+        took: float = 0.0,
+        timeout: float = 1.0,
     ) -> MomentoClient:
+        client = make("http://127.0.0.1:1", REQUEST_TIMEOUT=timeout)
+        client.clock = clock = Clock()
         for _ in range(times):
             attempt = client.attempt(OPERATIONS["get"], client.deadline(1, clock.now))
             assert client.admit(attempt) is None
@@ -469,6 +474,13 @@ def test_waiting_for_a_connection_is_not_time_of_the_service(
 ) -> None:
     """What a timeout costs is the time with a connection, and nothing where that was too little."""
     assert lost(settled(TimedOut(), waited=waited, took=took)) == pytest.approx(share)
+
+
+def test_a_tenth_of_the_deadline_is_enough_for_an_answer(
+    settled: Callable[..., MomentoClient],
+) -> None:
+    """Where just so much was left for the service, its silence counts."""
+    assert lost(settled(TimedOut(), waited=9.0, took=1.0, timeout=10.0)) > 0.0
 
 
 def test_an_instant_failure_after_a_wait_has_its_price(

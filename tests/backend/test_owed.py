@@ -17,6 +17,7 @@ from django_momento_http._store.store import Store
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import MomentoError
 from django_momento_http.testing import Fault, RunningServer
+from tests.support.clocks import Clock
 from tests.support.markers import marker_key
 from tests.support.owing import CACHE, DOWN, KEY, Payer, Process, at_the_service, owed, sent
 from tests.support.scripted import GRACE, least_late
@@ -490,6 +491,21 @@ def test_debts_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert left == ["2", "4", "5", "6"]
     assert ledger.count(payer) == 4
     assert [level for level, _ in said].count(logging.ERROR) == 1
+
+
+def test_a_payment_that_is_lost_gives_way_when_its_time_is_over() -> None:
+    """From the moment on when another may make it, it removes nothing any more."""
+    clock, payer = Clock(), Payer()
+    owed = Owed(Ledger(), clock, lambda *_: None)
+    owed.add("k", 1, payer, is_deletion=True, may_arrive=False)
+    [debt] = owed.dues.due(payer, 1, (), is_reading=False)
+    assert owed.dues.may_remove(debt, owed.moment())
+    clock.now = debt.busy_until - 0.001
+    assert owed.dues.is_removing([debt])
+    assert owed.dues.claim(payer, "k") is None
+    clock.now = debt.busy_until
+    assert not owed.dues.is_removing([debt])
+    assert owed.dues.claim(payer, "k") is debt
 
 
 def test_one_line_when_it_begins_and_one_when_it_ends(
