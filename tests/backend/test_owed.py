@@ -508,6 +508,36 @@ def test_a_payment_that_is_lost_gives_way_when_its_time_is_over() -> None:
     assert owed.payments.claim(payer, "k") is debt
 
 
+def test_a_deletion_takes_over_what_a_set_owed() -> None:
+    """One debt a key is enough, unless the set's is being paid at the moment."""
+    clock, payer, ledger = Clock(), Payer(), Ledger()
+    owed = Owed(ledger, clock, lambda *_: None)
+    for key in ("idle", "busy"):
+        owed.add(key, 1, payer, is_deletion=False, may_arrive=False)
+    assert owed.payments.claim(payer, "busy") is not None
+    for key in ("idle", "busy"):
+        owed.add(key, 2, payer, is_deletion=True, may_arrive=False)
+    assert [debt.is_deletion for debt in owed.all_of("idle")] == [True]
+    assert sorted(debt.is_deletion for debt in owed.all_of("busy")) == [False, True]
+    assert ledger.count(payer) == 3
+
+
+def test_a_payment_that_failed_lets_the_others_go_first() -> None:
+    """However often one fails, all are tried in turn."""
+    clock, payer = Clock(), Payer()
+    owed = Owed(Ledger(), clock, lambda *_: None)
+    for key in "abc":
+        owed.add(key, 1, payer, is_deletion=True, may_arrive=False)
+    tried = []
+    for _ in range(6):
+        [debt] = owed.payments.due(payer, 1, (), is_reading=False)
+        owed.payments.failed(debt)
+        debt.release()
+        tried.append(debt.key)
+        clock.now += 1000
+    assert tried == ["a", "b", "c"] * 2
+
+
 def test_what_a_caller_reads_is_no_share_of_the_payments_of_sets(server: RunningServer) -> None:
     """One operation in ten pays for a set, also after a look at a key whose set was owed."""
     cache = Process(server)
