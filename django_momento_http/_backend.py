@@ -7,7 +7,7 @@ what the methods of a cache do.
 import sys
 from typing import Any
 
-from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.base import BaseCache, default_key_func
 
 from ._conf.django_settings import read_beside, signing_keys
 from ._conf.options import improper, read_options
@@ -44,8 +44,12 @@ class StoreBackend(BaseCache):
         else:
             super().__init__(beside)
             self._config = StoreConfig(options, key_prefix, keys)
-            self._keeps_copies = options.near_max_age > 0
             own = type(self)
+            # What is made of keys may hide which of them are sessions'.
+            makes_own = own.make_key is not BaseCache.make_key
+            makes_own |= own.make_and_validate_key is not BaseCache.make_and_validate_key
+            has_function = self.key_func is not default_key_func
+            self._hides_keys = options.near_max_age > 0 and (makes_own or has_function)
             self._makes_keys = own.make_and_validate_key is not BaseCache.make_and_validate_key
             self._checks_all_keys = own.validate_key is not BaseCache.validate_key
             self._shared = self._find_store()

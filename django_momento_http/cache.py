@@ -18,13 +18,9 @@ from ._get_or_set import LOADED_IN_LOOP, Call, InLoop, InThread, in_thread, make
 from ._process import known_pid, remember_pid
 from ._redaction import EmptiedFrames
 from ._store.copies import MISSING
-from ._store.keys import LONGEST_PLAIN, UncopiedKey, encode_key, encode_plain_key
+from ._store.keys import LONGEST_PLAIN, SESSIONS, UncopiedKey, encode_made_key, encode_plain_key
 from ._store.making import Look
 from ._store.store import Store
-
-# Keys that Django's sessions make: a copy of one would lose what another process put into it, and
-# outlive a logout.
-_SESSIONS = "django.contrib.sessions."
 
 
 class MomentoCache(StoreBackend):
@@ -265,11 +261,11 @@ class MomentoCache(StoreBackend):
             if len(made) <= LONGEST_PLAIN and not self._checks_all_keys:
                 wire_key = encode_plain_key(made)
                 if wire_key:
-                    return _marked(key, wire_key) if self._keeps_copies else wire_key
+                    return _uncopied(key, wire_key) if self._hides_keys else wire_key
             self.validate_key(made)
         with suppress(UnicodeEncodeError):
-            wire_key = encode_key(made.encode())
-            return _marked(key, wire_key) if self._keeps_copies else wire_key
+            wire_key = encode_made_key(made)
+            return _uncopied(key, wire_key) if self._hides_keys else wire_key
         # Without the error as its cause, which would show the key.
         raise InvalidCacheKey("a cache key must be text that UTF-8 can encode; it has a surrogate")
 
@@ -300,8 +296,7 @@ class MomentoCache(StoreBackend):
         return self._shared
 
 
-def _marked(key: Any, wire_key: str) -> str:
-    """Return the key on the wire, marked where no copies may be kept of it."""
-    # By the caller's key: KEY_FUNCTION may make anything of it.
-    is_session = isinstance(key, str) and key.startswith(_SESSIONS)
+def _uncopied(key: Any, wire_key: str) -> str:
+    """Return the key on the wire so that no copies are kept of a session, by the caller's key."""
+    is_session = isinstance(key, str) and key.startswith(SESSIONS)
     return UncopiedKey(wire_key) if is_session else wire_key

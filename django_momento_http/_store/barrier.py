@@ -30,11 +30,13 @@ class Mark:
 class Write:
     """One write that is under way, of one key or many."""
 
-    __slots__ = ("keys", "mark", "own")
+    __slots__ = ("is_answered", "keys", "mark", "others_until", "own")
 
     def __init__(self, keys: Collection[str], mark: Mark) -> None:
         self.keys = keys
         self.mark = mark
+        self.others_until = float("-inf")  # the marks that this one took the place of
+        self.is_answered = False  # nothing of it can be carried out later
         self.own: set[str] = set()  # the keys that nobody else was writing when it began
 
 
@@ -80,6 +82,9 @@ class Barrier:
         """Take in that a write has ended, however it did; None: nobody kept copies before."""
         now = self._clock()
         if write is not None and now + LAG <= write.mark.until:
+            if write.is_answered:
+                # Many keys have a long deadline, and need only part of it.
+                write.mark.until = max(now + LAG, write.others_until)
             return
         # It took longer than it had: what was read meanwhile may be from before.
         self._mark(keys, now, now + LAG)
@@ -100,8 +105,9 @@ class Barrier:
             slots[index] = mark
             if before is mark or before.until <= now:
                 write.own.add(key)
-            elif before.until > mark.until:
-                mark.until = before.until
+            elif before.until > write.others_until:
+                write.others_until = before.until
+                mark.until = max(until, before.until)
         return write
 
     def _drop(self, keys: Collection[str]) -> None:

@@ -111,6 +111,7 @@ class Copies:
         self._limits = limits
         self._largest = int(limits.max_bytes * _LARGEST)
         self._counters = counters
+        self._hit = counters.hits.add
         self._clock = clock
         self._wall_clock = wall_clock
         self._lock = threading.RLock()
@@ -127,24 +128,33 @@ class Copies:
 
     # Answering
 
-    def get(self, key: str, most: float = _ENDLESS) -> Any:
+    def get(self, key: str, most: int | None = None) -> Any:
         """Return the value, loaded anew; MISSING where no copy of at most so many bytes answers."""
         copy = self._entries.get(key)
         if copy is None:
             return MISSING
-        now = self._clock()
-        until = copy.until
+        # In few steps: this is what copies are for.
+        now, until = self._clock(), copy.until
         if (
             now < until
             and _BACK <= self._wall_clock() - now - copy.ahead < until - now
             and copy.epoch == self._generation.epoch
-            and len(copy.payload) <= most
+            and (most is None or len(copy.payload) <= most)
         ):
-            return self._loaded(copy, self._counters.hits)
+            try:
+                value = copy.loads(copy.payload)
+            except Exception as error:
+                if is_raised_by_signal_handler(error):
+                    raise
+                # What is wrong with it, whoever asks the service for the key is told.
+                return MISSING
+            copy.is_used = True
+            self._hit()
+            return value
         return MISSING
 
     def get_many(
-        self, names: Mapping[str, K], most: float = _ENDLESS
+        self, names: Mapping[str, K], most: int | None = None
     ) -> tuple[dict[K, Any], dict[str, K]]:
         """Return the values under their names, and those of which no copy answers.
 
@@ -154,7 +164,7 @@ class Copies:
         left: dict[str, K] = {}
         now, ahead = self._clock(), self._wall_clock()
         ahead -= now
-        find, epoch = self._entries.get, self._generation.epoch
+        find, epoch, hit = self._entries.get, self._generation.epoch, self._hit
         for key, name in names.items():
             copy = find(key)
             if (
@@ -162,45 +172,48 @@ class Copies:
                 and now < copy.until
                 and _BACK <= ahead - copy.ahead < copy.until - now
                 and copy.epoch == epoch
-                and len(copy.payload) <= most
+                and (most is None or len(copy.payload) <= most)
             ):
-                most -= len(copy.payload)
-                value = self._loaded(copy, self._counters.hits)
-                if value is not MISSING:
-                    found[name] = value
+                if most is not None:
+                    most -= len(copy.payload)
+                try:
+                    found[name] = copy.loads(copy.payload)
+                except Exception as error:
+                    if is_raised_by_signal_handler(error):
+                        raise
+                else:
+                    copy.is_used = True
+                    hit()
                     continue
             left[key] = name
         return found, left
 
-    def has(self, key: str, most: float = _ENDLESS) -> bool:
+    def has(self, key: str, most: int | None = None) -> bool:
         """Whether get() would return a value."""
         copy = self.find(key)
-        if copy is None or len(copy.payload) > most:
+        if copy is None or (most is not None and len(copy.payload) > most):
             return False
         return self._loaded(copy, self._counters.looks) is not MISSING
 
-    def expiry(self, key: str) -> tuple[float | None] | None:
+    def expiry(self, key: str, *, is_stale: bool = False) -> tuple[float | None] | None:
         """Return when the value expires, in seconds since 1970; None where no copy answers."""
-        return _expiry(self.find(key), self._counters.looks)
+        copy = self.find(key, is_stale=is_stale)
+        if copy is None:
+            return None
+        (self._counters.stale if is_stale else self._counters.looks).add()
+        return (copy.expires_at,)
 
-    def stale_expiry(self, key: str) -> tuple[float | None] | None:
-        """Return the same while the service cannot be asked."""
-        return _expiry(self.find_stale(key), self._counters.stale)
-
-    def find(self, key: str) -> Copy | None:
-        """Return the copy that answers for a key, if any."""
+    def find(self, key: str, *, is_stale: bool = False) -> Copy | None:
+        """Return the copy that answers, ``is_stale``: while the service cannot be asked, if any."""
         copy = self._entries.get(key)
-        return copy if copy is not None and self._answers(copy, copy.until) else None
+        if copy is None:
+            return None
+        return copy if self._answers(copy, copy.ends if is_stale else copy.until) else None
 
     def get_stale(self, key: str) -> Any:
         """Return the value as it is served while the service cannot be asked, or MISSING."""
-        copy = self.find_stale(key)
+        copy = self.find(key, is_stale=True)
         return MISSING if copy is None else self._loaded(copy, self._counters.stale)
-
-    def find_stale(self, key: str) -> Copy | None:
-        """Return the copy that answers for a key while the service cannot be asked, if any."""
-        copy = self._entries.get(key)
-        return copy if copy is not None and self._answers(copy, copy.ends) else None
 
     def _answers(self, copy: Copy, until: float) -> bool:
         now = self._clock()
@@ -322,10 +335,3 @@ class Copies:
             # Nothing is called between these two.
             self._entries = nothing
             self.size = 0
-
-
-def _expiry(copy: Copy | None, tally: Tally) -> tuple[float | None] | None:
-    if copy is None:
-        return None
-    tally.add()
-    return (copy.expires_at,)

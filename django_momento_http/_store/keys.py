@@ -11,10 +11,21 @@ _is_plain = re.compile(rf"[!-~]{{1,{LONGEST_PLAIN}}}").fullmatch
 _REMEMBERED = 4096
 
 
+# Keys that Django's sessions make: a copy of one would lose what another process put into it, and
+# outlive a logout.
+SESSIONS = "django.contrib.sessions."
+
+
 class UncopiedKey(str):
     """A key on the wire of which no copies are kept."""
 
     __slots__ = ()
+
+
+def encode_made_key(made: str) -> str:
+    """Return a made key as it stands on the wire; UnicodeEncodeError where UTF-8 has no such."""
+    wire_key = encode_key(made.encode())
+    return UncopiedKey(wire_key) if SESSIONS in made else wire_key
 
 
 def encode_key(key: bytes) -> str:
@@ -33,4 +44,4 @@ def encode_plain_key(made: str) -> str:
 
     Do not ask for longer ones than ``LONGEST_PLAIN``: all that was asked for is kept for a while.
     """
-    return encode_key(made.encode()) if _is_plain(made) else ""
+    return encode_made_key(made) if _is_plain(made) else ""

@@ -103,7 +103,7 @@ class Making:
         """Return this call's chance, uniform above 0 and up to 1; 1 where nobody is early."""
         return 1 - self._chance() if self.is_eager else 1.0
 
-    def copied(self, key: str, draw: float, most: float = math.inf) -> Any:
+    def copied(self, key: str, draw: float, most: int | None = None) -> Any:
         """Return the value of a copy of at most so many bytes; MISSING where none may answer.
 
         Who would be early asks the service first: another process may have made it anew.

@@ -181,7 +181,7 @@ class Store:
             if isinstance(found, Stored):
                 expiry = (found.expires_at,)
             elif near is not None and isinstance(found, MomentoError) and near.bridges(found):
-                expiry = near.copies.stale_expiry(key)
+                expiry = near.copies.expiry(key, is_stale=True)
         return self._values.seconds_left(*expiry) if expiry is not None else 0.0
 
     # Writing: payloads are values that went through dumps().

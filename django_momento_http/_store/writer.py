@@ -137,6 +137,8 @@ class Writer:
         again += [index for index in done if keys[index] in made and index not in again]
         if again:
             await Together([asked[index] for index in again])
+        if write is not None:
+            write.is_answered = len(done) == len(keys) and not again
         if write is not None and not is_removal:
             write.own.difference_update(keys[index] for index in again)
             for index in done:
@@ -166,10 +168,13 @@ class Writer:
     async def remove_many(self, keys: Sequence[str], since: int) -> list[Outcome]:
         """Remove what is under the keys, owing what fails; return what came of it."""
         removals = [Operation.delete(key) for key in keys]
-        with self.writing(keys):
+        with self.writing(keys) as write:
             outcomes = dict(await self._gateway.all("DELETE", removals, keys))
             for index, key in enumerate(keys):
                 self._note_removal(key, since, outcomes[index])
+            if write is not None:
+                errors = (isinstance(each, MomentoError) for each in outcomes.values())
+                write.is_answered = not any(errors)
         return [outcomes[index] for index in range(len(keys))]
 
     def _note_removal(self, key: str, since: int, outcome: Outcome) -> None:

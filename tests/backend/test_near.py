@@ -413,6 +413,20 @@ def test_what_was_written_back_leaves_none(
     assert numbers(cache)["entries"] == 0
 
 
+@pytest.mark.parametrize("name", ["set_many", "delete_many"])
+def test_ten_thousand_keys_bar_reads_no_longer_than_one(
+    process: Process, cache: MomentoCache, other: MomentoCache, name: str
+) -> None:
+    """However long they might have taken."""
+    keys = [f"key-{number}" for number in range(500)]
+    sync(cache, name, keys if name == "delete_many" else dict.fromkeys(keys, "old"))
+    process.pass_(2.5)
+    other.set("key-1", "new", 7200)
+    cache._shared.near.copies.forget()
+    assert cache.get("key-1") == "new"
+    assert numbers(cache)["entries"] == 1
+
+
 def test_a_write_soon_after_another_leaves_none(process: Process, cache: MomentoCache) -> None:
     """The first may still be on its way."""
     cache.set("k", 1)

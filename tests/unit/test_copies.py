@@ -338,6 +338,33 @@ def test_keys_of_one_write_do_not_hinder_each_other(rig: Rig) -> None:
     assert rig.copies.get(keys[0]) == 1
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_long_deadline_bars_only_what_it_needs(rig: Rig, is_answered: bool) -> None:
+    """Ten thousand keys may take minutes; once all are answered, two seconds are enough."""
+    keys = [f"key-{number}" for number in range(100)]
+    write = rig.barrier.begin(keys, 150.0)
+    rig.clocks.pass_(1)
+    write.is_answered = is_answered
+    rig.barrier.end(keys, write)
+    rig.clocks.pass_(LAG - 0.01)
+    rig.read("key-7", "lagging")()
+    assert rig.copies.get("key-7") is MISSING
+    rig.clocks.pass_(0.02)
+    rig.read("key-7", "new")()
+    assert rig.copies.get("key-7") == ("new" if is_answered else MISSING)
+
+
+def test_an_answered_write_never_shortens_the_bar_of_another(rig: Rig) -> None:
+    """The other one is still under way."""
+    rig.write("a", "slow", 100.0)
+    write = rig.barrier.begin(["a", "b"], 50.0)
+    write.is_answered = True
+    rig.barrier.end(["a", "b"], write)
+    rig.clocks.pass_(99)
+    rig.read("a", "before the slow one")()
+    assert rig.copies.get("a") is MISSING
+
+
 def test_a_slow_read_does_not_replace_a_later_one(rig: Rig) -> None:
     """A process does not go back from what it has read."""
     slow = rig.read("a", "old")
