@@ -1,11 +1,14 @@
 """Hours of a web process in minutes: mixed faults, and nothing wrong is served and nothing grows.
 
-Run ``python benchmarks/soak.py [--minutes 10] [--rate 200] [--faults 0.05] [--seed 1]``. Threads
+Run ``python benchmarks/soak.py [--minutes 10] [--rate 200] [--faults 0.05] [--seed 1] [--copies
+5]``. Threads
 with ON_ERROR "raise" and tasks with "miss" share one process's connections and work on keys of
 their own, whose possible values each of them knows; a server in another process lets a share of the
 requests misbehave, and all of them for two seconds of every minute. The exit status is 1 when a
-wrong value was served, or when memory, threads or descriptors grew. It knows nothing of how the
-backend works.
+wrong value was served, or when memory, threads or descriptors grew. With ``--copies`` the process
+keeps copies for so many seconds: what it has written itself is told at once all the same, and what
+another writes within the time that is said (``watching``). It knows nothing of how the backend
+works.
 
 Memory is what is private to the process and written to. glibc keeps what threads free in caches of
 theirs, whose pieces keep whole pages from being given back: with values of many sizes that looks
@@ -45,6 +48,8 @@ COUNTERS = 4
 PROGRESS_SECONDS = 5.0
 # Each outage opens the breaker and closes it again.
 OUTAGE_EVERY, OUTAGE_SECONDS = 60.0, 2.0
+# While the service cannot be asked, copies answer so much longer; all of them take so much memory.
+STALE, COPIES_BYTES = 5.0, 500_000
 # Without faults, but slow, so that every connection, worker thread and generation is there.
 CALM_SECONDS = 3.0
 CALM = Fault(delay=0.05)
@@ -301,11 +306,14 @@ class Lines(logging.Handler):
 class Soak:
     """One run."""
 
-    def __init__(self, endpoint: str, rate: float, seconds: float, seed: int) -> None:
+    def __init__(
+        self, endpoint: str, rate: float, seconds: float, seed: int, copies: float = 0.0
+    ) -> None:
         self._interval = (THREADS + TASKS) / rate
         self._seconds = seconds
         self._end = time.monotonic() + seconds
-        self.caches = {mode: _cache(endpoint, mode) for mode in ("raise", "miss")}
+        self.caches = {mode: _cache(endpoint, mode, copies) for mode in ("raise", "miss")}
+        self.watch: Any = _watch(self.caches, endpoint, copies, self._end) if copies else None
         self.latency = Histogram()
         self.operations = 0
         self._lock = threading.Lock()
@@ -321,7 +329,8 @@ class Soak:
     @property
     def wrong(self) -> list[str]:
         """All that was found wrong."""
-        return [problem for worker in self.threaded + self.tasked for problem in worker.wrong]
+        found = [problem for worker in self.threaded + self.tasked for problem in worker.wrong]
+        return found + (self.watch.wrong if self.watch else [])
 
     def run(self, progress: Callable[["Soak"], None]) -> None:
         """Run to the end."""
@@ -329,6 +338,7 @@ class Soak:
             threading.Thread(target=self._in_thread, args=(worker,)) for worker in self.threaded
         ]
         threads.append(threading.Thread(target=lambda: asyncio.run(self._in_loop())))
+        threads += self.watch.threads() if self.watch else []
         for thread in threads:
             thread.start()
         pause = min(PROGRESS_SECONDS, self._seconds / 20)
@@ -417,13 +427,25 @@ class Soak:
                 self.escaped[type(unexpected).__name__] += 1
 
 
-def _cache(endpoint: str, mode: str) -> MomentoCache:
+def _watch(caches: dict[str, MomentoCache], endpoint: str, copies: float, end: float) -> Any:
+    # Only here, so that the soak can be loaded without what is beside it.
+    from watching import Watch, stranger
+
+    longest = {"raise": copies, "miss": copies + STALE}
+    readers = {mode: (cache, longest[mode]) for mode, cache in caches.items()}
+    return Watch(stranger(_cache(endpoint, "raise", 0.0, CONNECTIONS - 1)), readers, end)
+
+
+def _cache(endpoint: str, mode: str, copies: float, connections: int = CONNECTIONS) -> MomentoCache:
     options = {
         "ENDPOINT": endpoint,
         "TOKEN": TOKEN,
         "ON_ERROR": mode,
         "REQUEST_TIMEOUT": DEADLINE,
-        "MAX_CONNECTIONS": CONNECTIONS,
+        "MAX_CONNECTIONS": connections,
+        "NEAR_MAX_AGE": copies,
+        "NEAR_MAX_STALE": STALE,
+        "NEAR_MAX_BYTES": COPIES_BYTES,
     }
     return MomentoCache("default-cache", {"KEY_PREFIX": "soak", "OPTIONS": options})
 
@@ -459,6 +481,9 @@ def report(soak: Soak, lines: int) -> bool:
         print(f"{f'p{share * 100:g} of latency, ms':22}{soak.latency.percentile(share):20.2f}")
     for mode, cache in soak.caches.items():
         print(f"{mode:8}{cache.stats()}")
+    if soak.watch:
+        watch = soak.watch
+        print(f"watched {watch.reads} reads, the oldest written over {watch.oldest:.2f} s before")
     print(f"operations {soak.operations}, wrong values {len(soak.wrong)}, escaped {soak.escaped}")
     for problem in sorted(set(soak.wrong))[:20]:
         print(f"  {problem}")
@@ -470,6 +495,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=200.0, help="operations a second")
     parser.add_argument("--faults", type=float, default=0.05, help="share of requests, 0-1")
+    parser.add_argument("--copies", type=float, default=0.0, help="NEAR_MAX_AGE, in seconds")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     return parser.parse_args()
 
@@ -487,7 +513,8 @@ def main() -> int:
     server.start()
     there.close()
     try:
-        soak = Soak(here.recv(), arguments.rate, arguments.minutes * 60, arguments.seed)
+        seconds = arguments.minutes * 60
+        soak = Soak(here.recv(), arguments.rate, seconds, arguments.seed, arguments.copies)
         soak.run(show_progress)
         return 0 if report(soak, lines.count) else 1
     finally:
