@@ -50,6 +50,8 @@ PROGRESS_SECONDS = 5.0
 OUTAGE_EVERY, OUTAGE_SECONDS = 60.0, 2.0
 # While the service cannot be asked, copies answer so much longer; all of them take so much memory.
 STALE, COPIES_BYTES = 5.0, 500_000
+# Two aliases' copies, and the marks of writes, which fill up within minutes.
+FILLING = 2 * COPIES_BYTES + 500_000
 # Without faults, but slow, so that every connection, worker thread and generation is there.
 CALM_SECONDS = 3.0
 CALM = Fault(delay=0.05)
@@ -196,7 +198,9 @@ class Worker:
         except MomentoError:
             failed = keys
         for key in keys:
-            self.possible[key] = self.possible[key] | {number} if key in failed else {number}
+            # What a write that failed should have replaced is absent from then on: it is owed.
+            maybe = self.possible[key] | {number, None}
+            self.possible[key] = maybe if key in failed else {number}
 
     def _delete(self) -> Step:
         key = self._chance.choice(self._keys)
@@ -283,9 +287,9 @@ class Size:
         """Return the bytes that each operation since then has added."""
         return (self.memory - early.memory) / max(1, self.operations - early.operations)
 
-    def has_outgrown(self, early: "Size") -> bool:
-        """Whether this is more than noise above what it was."""
-        allowed = BYTES_PER_OPERATION * (self.operations - early.operations) + NOISE_BYTES
+    def has_outgrown(self, early: "Size", filling: int = 0) -> bool:
+        """Whether this is more than noise above what it was, and than bytes that fill up once."""
+        allowed = BYTES_PER_OPERATION * (self.operations - early.operations) + NOISE_BYTES + filling
         return (
             self.memory > early.memory + allowed
             or self.threads > early.threads + 2
@@ -487,7 +491,8 @@ def report(soak: Soak, lines: int) -> bool:
     print(f"operations {soak.operations}, wrong values {len(soak.wrong)}, escaped {soak.escaped}")
     for problem in sorted(set(soak.wrong))[:20]:
         print(f"  {problem}")
-    return not soak.wrong and not soak.escaped and not late.has_outgrown(early)
+    filling = FILLING if soak.watch else 0
+    return not soak.wrong and not soak.escaped and not late.has_outgrown(early, filling)
 
 
 def _arguments() -> argparse.Namespace:
