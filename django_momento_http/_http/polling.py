@@ -5,6 +5,7 @@ the socket's own would do in two. It knows nothing of connections.
 """
 
 import select
+import time
 from typing import Protocol
 
 READ = 0x001  # POLLIN
@@ -41,9 +42,20 @@ class SelectPoll:
 
     def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
         """Return the descriptors with their events; ``timeout`` is in milliseconds."""
+        seconds = None if timeout is None else max(timeout, 0.0) / 1000
+        end = time.monotonic() + (seconds or 0.0)
+        while True:
+            told = self._select(seconds)
+            ready = {fd: events for fd, events in told.items() if fd in self._events}
+            if ready or not told:
+                return list(ready.items())
+            # eventlet may tell of what an earlier wait of this greenlet was for.
+            if seconds is not None:
+                seconds = max(end - time.monotonic(), 0.0)
+
+    def _select(self, seconds: float | None) -> dict[int, int]:
         readers = [fd for fd, events in self._events.items() if events & READ]
         writers = [fd for fd, events in self._events.items() if events & WRITE]
-        seconds = None if timeout is None else max(timeout, 0.0) / 1000
         # A failed connect shows among the third kind on Windows.
         readable, writable, failed = select.select(readers, writers, writers, seconds)
         ready = dict.fromkeys(readable, READ)
@@ -51,7 +63,7 @@ class SelectPoll:
             ready[fd] = ready.get(fd, 0) | WRITE
         for fd in failed:
             ready[fd] = ready.get(fd, 0) | _FAILED
-        return list(ready.items())
+        return ready
 
 
 def new_poll() -> Poll:

@@ -143,4 +143,5 @@ def _first_error(outcomes: list[Outcome]) -> MomentoError | None:
 
 
 def _are_refused(outcomes: list[Outcome]) -> bool:
-    return all(isinstance(outcome, MomentoError) and is_final(outcome) for outcome in outcomes)
+    refused = [one for one in outcomes if isinstance(one, MomentoError) and is_final(one)]
+    return len(refused) == len(outcomes)

@@ -3,6 +3,7 @@
 import select
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -83,3 +84,25 @@ def test_select_serves_where_there_is_no_poll(monkeypatch: pytest.MonkeyPatch) -
     """A platform without ``select.poll`` gets the other one."""
     monkeypatch.delattr(select, "poll")
     assert isinstance(new_poll(), SelectPoll)
+
+
+def test_a_descriptor_of_another_wait_is_none_of_this_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A select that tells of what an earlier wait was for, as eventlet's does, is asked again."""
+    ours, theirs = pair
+    theirs.send(b"x")
+    told = [([ours.fileno() + 1], [], []), ([], [theirs.fileno()], [])]
+    real, asked = select.select, list[float | None]()
+
+    def stale(*arguments: Any) -> Any:
+        asked.append(arguments[3])
+        return told.pop() if told else real(*arguments)
+
+    monkeypatch.setattr(select, "select", stale)
+    poll = SelectPoll()
+    poll.register(ours.fileno(), READ)
+    assert poll.poll(1000) == [(ours.fileno(), READ)]
+    assert len(asked) == 3
+    assert asked[0] == 1.0
+    assert all(seconds is not None and 0 < seconds < 1 for seconds in asked[1:])
