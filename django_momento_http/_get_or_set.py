@@ -20,7 +20,7 @@ from ._client.operation import Plan
 from ._interrupts import is_raised_by_signal_handler
 from ._store.copies import MISSING
 from ._store.flights import Flight, Lead, is_leading
-from ._store.making import ABSENT, UNKNOWN, Draft, Look, Made, MadeFlight
+from ._store.making import Draft, Look, Made, MadeFlight
 from ._store.store import Store
 from .exceptions import StoredValueError
 
@@ -167,7 +167,7 @@ async def make(call: Call, look: Look, caller: Caller) -> Any:
         making.alias, call.key, math.inf if look.is_unknown else call.ended
     )
     if entered is None:  # it was made between this caller's look and now
-        found = await caller.run(lambda: caller.store.lookup(call.key, ABSENT, UNKNOWN))
+        found = await caller.run(lambda: caller.store.lookup(call.key))
         if not isinstance(found, Look):
             return found
         entered, look = making.flights.enter(making.alias, call.key), found

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from numbers import Number
 from typing import Any, TypeVar
 
@@ -32,7 +33,6 @@ from .writer import Writer
 
 K = TypeVar("K")
 
-_UNKNOWN: Any = object()
 # Neither a process's id nor 0, which stands for one that is not known yet.
 _NO_PROCESS = -1
 # The key stays out of it: messages end up in logs.
@@ -53,9 +53,8 @@ class Store:
         self._namespace = namespace
         self._client = shared_client(options)
         self._counters = self._client.counters
-        self._error_policy = ErrorPolicy(
-            namespace, self._counters, raises=options.on_error == "raise"
-        )
+        raises = options.on_error == "raise"
+        self._error_policy = ErrorPolicy(namespace, self._counters, raises=raises)
         self._can_clear = options.clear_max_age is not None
         values = self._values = Values(config, namespace, wall_clock)
         self._owed, self._age = namespace.owed, values.age
@@ -70,9 +69,8 @@ class Store:
         shared = namespace, self._gateway, values, self._error_policy, self._counters
         if options.near_max_age:
             self.near = Near(options, *shared, clock, wall_clock)
-        self._writer = Writer(
-            namespace, self._gateway, values, self._error_policy, self.near, self._seconds
-        )
+        seconds = partial(self._client.deadline, began=0.0)  # that so many operations may wait
+        self._writer = Writer(*shared[:4], self.near, seconds)
         self.making = Making(options, *shared, self._writer, self.near, clock, wall_clock)
         self._flights = namespace.flights
         self.runner = Runner(self._client)
@@ -85,10 +83,6 @@ class Store:
     def close(self) -> None:
         """Mark this store as left behind; its connections are the client's."""
         self.pid = _NO_PROCESS
-
-    def _seconds(self, count: int) -> float:
-        """Return how long so many operations may wait."""
-        return self._client.deadline(count, 0.0)
 
     def stats(self) -> dict[str, object]:
         """Return the counters of this configuration in this process."""
@@ -128,19 +122,19 @@ class Store:
         """Return the plan that returns the value, or a Look: why it is to be made."""
         if self.making.is_eager:
             return self.making.look(key, draw)
-        return self.lookup(key, ABSENT, UNKNOWN)
+        return self.lookup(key)
 
-    async def lookup(self, key: str, missing: Any, unknown: Any) -> Any:
-        """Return the value, or which it is: not there, or the service could not say."""
+    async def lookup(self, key: str) -> Any:
+        """Return the value; ABSENT where there is none, UNKNOWN where the service cannot say."""
         if self.near is not None:
             value = self.near.copies.get(key)
             if value is not MISSING:
                 return value
         value = await self._look("get_or_set", key)
-        if value is _UNKNOWN:
-            return unknown
+        if value is UNKNOWN:
+            return value
         self._counters.served("misses" if value is MISSING else "hits")
-        return missing if value is MISSING else value
+        return ABSENT if value is MISSING else value
 
     async def get_many(self, names: Mapping[str, K]) -> dict[K, Any]:
         """Return the values that there are, under the names that the keys stand for."""
@@ -170,7 +164,7 @@ class Store:
         if self.near is not None and self.near.copies.has(key):
             return True
         value = await self._look("has_key", key)
-        return value is not MISSING and value is not _UNKNOWN
+        return value is not MISSING and value is not UNKNOWN
 
     async def ttl(self, key: str) -> float | None:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
@@ -254,17 +248,14 @@ class Store:
         """Remove the value and return whether there was one."""
         self._flights.mark(key)
         with self._writer.writing((key,)):
-            return await self._delete(key)
-
-    async def _delete(self, key: str) -> bool:
-        since = self._namespace.stamp()
-        outcome = await self._gateway.one(Operation.get(key, is_for_write=True))
-        if outcome is None and not self._gateway.is_owed(key):
-            return False
-        found = self._values.opened(key, outcome)
-        # Also where the look failed, or what is there is not for us: what should be gone may be
-        # served elsewhere or later, and that is worse than a request more.
-        removed = await self._writer.remove(key, since)
+            since = self._namespace.stamp()
+            outcome = await self._gateway.one(Operation.get(key, is_for_write=True))
+            if outcome is None and not self._gateway.is_owed(key):
+                return False
+            found = self._values.opened(key, outcome)
+            # Also where the look failed, or what is there is not for us: what should be gone may be
+            # served elsewhere or later, and that is worse than a request more.
+            removed = await self._writer.remove(key, since)
         errors = [error for error in (found, removed) if isinstance(error, MomentoError)]
         is_removed = isinstance(found, Stored) and not errors
         self._counters.served("deletes", int(is_removed))
@@ -290,7 +281,7 @@ class Store:
             self._error_policy.report("clear", [error])
 
     async def _read(self, name: str, key: str, *, is_for_write: bool = False) -> Any:
-        """Return the value, MISSING where there is none, _UNKNOWN where that cannot be said."""
+        """Return the value, MISSING where there is none, UNKNOWN where that cannot be said."""
         errors: list[MomentoError] = []
         asked = Operation.get(key, is_for_write=is_for_write)
         value = self._values.value(key, (await self._gateway.one(asked)), errors)
@@ -309,7 +300,7 @@ class Store:
         self._error_policy.report(name, errors)
         if value is not MISSING or not errors or isinstance(errors[0], StoredValueError):
             return value
-        return _UNKNOWN
+        return UNKNOWN
 
     async def _find(
         self, name: str, key: str, *, is_for_write: bool = False
