@@ -49,6 +49,7 @@ _ADVICE = {
     "no_time": "Raise REQUEST_TIMEOUT, or ask for less in one call",
     "pool_timeout": "Raise MAX_CONNECTIONS, or let fewer operations run at once",
     "rate_limited": "Send fewer operations, or ask Momento for a higher limit",
+    "refresh": "Look at what the default raises",
     "service_failed": "Try again later; if it persists, ask Momento's support",
     "stored_value": "Check that all hosts share SECRET_KEY (or SIGNING_KEY) and SERIALIZER; another"
     " site needs a KEY_PREFIX of its own",

@@ -77,8 +77,8 @@ class Marker:
     async def clear(self) -> tuple[int, MomentoError | None]:
         """Raise it above all that was ever there; return the generation, and what went wrong.
 
-        Whatever becomes of it, this process has forgotten, unless the service refuses: then nobody
-        else ever will, and what others write would be gone for this process alone.
+        Whatever becomes of it, this process serves nothing older from now on, unless the service
+        refuses: no other process would hear of it, and what those write would be gone here alone.
         """
         chosen = newest = self._chosen()
         refused = False
@@ -134,7 +134,7 @@ async def _in_order(operations: list[Operation]) -> list[Outcome]:
 
 
 def _above(found: int | None, chosen: int) -> int:
-    # A clear() not heard of before, by a clock ahead of ours or in the same breath: beyond it.
+    # Go beyond a clear() not heard of before: its host's clock is ahead, or it came just now.
     return chosen if found is None else max(chosen, found + 1)
 
 
