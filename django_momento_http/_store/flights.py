@@ -260,14 +260,14 @@ class Flights(Generic[D, T]):
         """
         if self.ended == ended and not self.under_way:  # as nearly always
             return frozenset()
-        with self._lock:
-            lately = self._ended_lately.items()
-            made = {key for (_, key), number in lately if number > ended}
-            for key in keys:
-                flights = self.under_way.get(key, ())
-                if any(flight.draft is not None for flight in flights):
-                    made.add(key)
-                self.mark(key)
+        made = set()
+        for key in keys:
+            if any(flight.draft is not None for flight in self.under_way.get(key, ())):
+                made.add(key)
+            self.mark(key)
+        # After that, or one could end in between; in one step, as handlers of signals make values.
+        lately = [] if self.ended == ended else list(self._ended_lately.items())
+        made.update(key for (_, key), number in lately if number > ended)
         return frozenset(made.intersection(keys))
 
     def mark_all(self) -> None:

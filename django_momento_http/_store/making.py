@@ -220,7 +220,12 @@ class Making:
         stored = stored._replace(made_in=math.ceil(seconds * 1000))
         if flight.is_superseded:
             return
-        await self._writer.write("get_or_set", key, stored, ttl, payload=draft.payload)
+        try:
+            await self._writer.write("get_or_set", key, stored, ttl, payload=draft.payload)
+        except MomentoError as error:  # with ON_ERROR "raise"; it may be there all the same
+            if flight.is_superseded and not is_raised_by_signal_handler(error):
+                await self._take_back(key, stored)
+            raise
         if flight.is_superseded:
             await self._take_back(key, stored)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -706,6 +706,23 @@ def test_what_cannot_be_taken_back_is_owed(make: Make, server: RunningServer) ->
     server.clear_faults()
     assert one.get(KEY) in ("newer", None)
     assert two.get(KEY) in ("newer", None)
+
+
+@pytest.mark.parametrize("on_error", ["miss", "raise"])
+def test_what_was_stored_without_an_answer_is_taken_back(
+    make: Make, server: RunningServer, on_error: str
+) -> None:
+    """Whether its caller is told or not: a value that overtook a newer one goes."""
+    one, two = make(), make(MAX_TTL=5000, ON_ERROR=on_error)
+
+    def overtaken() -> None:
+        one.set(KEY, "newer")
+        server.inject(Fault(method="PUT", drop="after", times=3))
+
+    with before_storing(two, overtaken), suppress(MomentoError):
+        two.get_or_set(KEY, lambda: "older")
+    server.clear_faults()
+    assert one.get(KEY) in ("newer", None)
 
 
 @BOTH

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from itertools import count
 from typing import Any
 
 import pytest
@@ -321,6 +322,21 @@ def test_what_a_write_overtakes(flights: AnyFlights) -> None:
     assert young.flight.is_marked
     assert made.flight.is_marked
     assert not flights.overtake(keys, flights.ended)
+
+
+def test_a_handler_may_make_values_while_a_write_ends(flights: AnyFlights) -> None:
+    """At each place, also where a write looks at what has ended lately."""
+    numbers = count()
+
+    def make() -> None:
+        flights.end(flights.begin(ALIAS, str(next(numbers))), "outcome")
+
+    def write() -> None:
+        before = flights.ended
+        make()
+        flights.overtake([KEY], before)
+
+    assert inside_every_place(write, make) > 10
 
 
 def test_what_nobody_would_find_is_marked(flights: AnyFlights) -> None:
