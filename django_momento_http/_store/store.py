@@ -141,16 +141,14 @@ class Store:
         copied: dict[K, Any] = {}
         if self.near is not None:
             copied, names = self.near.copies.get_many(names)
-        keys = list(names)
+        keys, errors = list(names), list[MomentoError]()
         values = [MISSING] * len(keys)
-        errors: list[MomentoError] = []
         if self.near is not None:
             values = await self.near.read_many(keys, errors)
         else:
             # Each is loaded as it comes, while others are still under way.
-            for index, outcome in await self._gateway.all(
-                "GET", [Operation.get(key) for key in keys], keys
-            ):
+            reads = [Operation.get(key) for key in keys]
+            for index, outcome in await self._gateway.all("GET", reads, keys):
                 values[index] = self._values.value(keys[index], outcome, errors)
         pairs = zip(names.values(), values, strict=True)
         found = {name: value for name, value in pairs if value is not MISSING}
@@ -168,9 +166,8 @@ class Store:
 
     async def ttl(self, key: str) -> float | None:
         """Return the seconds left, None for no expiry, 0 when there is no value."""
-        near = self.near
-        expiry = near.copies.expiry(key) if near is not None else None
-        if expiry is None:
+        near, expiry = self.near, None
+        if near is None or (expiry := near.copies.expiry(key)) is None:
             found = await self._find("ttl", key)
             if isinstance(found, Stored):
                 expiry = (found.expires_at,)
