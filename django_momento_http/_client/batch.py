@@ -4,7 +4,8 @@ It knows how operations are admitted and settled, and nothing of what the bytes 
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import count, repeat
 from typing import Any
 
 from .._http.messages import Request, Result
@@ -43,6 +44,10 @@ class Batch:
         A callable is called when a connection is free for what it makes; None is nothing to do.
         """
         self._waiting.append((asked, deadline, tag))
+
+    def add_all(self, operations: Sequence[Asked], deadline: float) -> None:
+        """Do so for operations that their places among them tag."""
+        self._waiting.extend(zip(operations, repeat(deadline), count(), strict=False))
 
     def outcomes(self) -> Generator[list[tuple[Any, Outcome]], None, None]:
         """Yield lists of (tag, outcome) as they come, until nothing is under way."""

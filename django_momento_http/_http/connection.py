@@ -120,7 +120,7 @@ class Connection(Stream):
             content, size = None, 0
             if not is_whole:
                 is_whole = yield from self._send_slowly(parser, request.body)
-            elif self._pending() or (yield READ):
+            elif self.pending() or (yield READ):
                 data = self._try_receive() or (yield from self._read())
                 parser.feed(data)
                 content, size = parser.content(), len(data)

@@ -42,7 +42,7 @@ class Exchanges:
             self._looking.add(exchange)
             return
         self._looking.discard(exchange)
-        fd = exchange.connection.fileno()
+        fd = exchange.connection.fd
         if fd != exchange.fd:
             self._forget(exchange)
             self._by_fd[fd] = exchange

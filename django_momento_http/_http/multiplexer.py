@@ -21,10 +21,15 @@ from .stream import LOOK, LOOK_SECONDS
 _OPENING_LIMIT = 32
 
 
+def _unknown() -> int:
+    """Say that nobody knows how many requests there are to send."""
+    return -1
+
+
 class Multiplexer(Exchanges):
     """One many-call: its exchanges, and the answers not yet handed on.
 
-    ``waiting`` says how many requests there are to send, as far as that is known.
+    ``waiting`` says how many requests there are to send, -1 where that is not known.
     """
 
     def __init__(
@@ -34,7 +39,7 @@ class Multiplexer(Exchanges):
         common: str,
         limit: int,
         clock: Callable[[], float],
-        waiting: Callable[[], int] = lambda: 0,
+        waiting: Callable[[], int] = _unknown,
     ) -> None:
         super().__init__(pool, clock)
         self._next_request = next_request
@@ -155,7 +160,7 @@ class Multiplexer(Exchanges):
         del self._ready[-1]
         exchange.connection = connection
         exchange.is_taken = True
-        exchange.fd, exchange.wanted = connection.fileno(), READ
+        exchange.fd, exchange.wanted = connection.fd, READ
         self._by_fd[exchange.fd] = exchange
         self._load(exchange, request)
 
@@ -292,7 +297,7 @@ class Multiplexer(Exchanges):
             self._opened(exchange)
         is_reusable = exchange.connection.reusable and exchange.race is None
         if is_reusable and not self._pool.has_waiters:
-            request = self._next()
+            request = self._next() if self._deferred or self._waiting() else None
             if request is not None:
                 # A peer that has left, or said more than it was asked, shows now.
                 if not request.fresh and exchange.connection.is_reusable_now():

@@ -24,19 +24,19 @@ class Reserve:
         taken, poll = self.connections, self._poll
         self._pool.take_idle(count, taken)
         for connection in taken:
-            poll.register(connection.fileno(), READ)
+            poll.register(connection.fd, READ)
         # A peer that has left, or said more than it was asked, shows now.
         heard = {fd for fd, _ in poll.poll(0)}
         for connection in taken.copy():
-            if connection.has_buffered or connection.fileno() in heard:
-                poll.unregister(connection.fileno())
+            if connection.fd in heard or connection.pending():
+                poll.unregister(connection.fd)
                 taken.remove(connection)
                 self._pool.discard(connection)
 
     def empty(self) -> None:
         """Give back those that are left, and watch them no more."""
         while self.connections:
-            self._poll.unregister(self.connections[-1].fileno())
+            self._poll.unregister(self.connections[-1].fd)
             self._give_back()
 
     def leave(self) -> None:

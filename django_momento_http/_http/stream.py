@@ -40,17 +40,20 @@ class Stream:
         "__weakref__",
         "_awaited",
         "_limit",
-        "_pending",
         "_poll",
         "_sock",
         "_unsent",
         "clock",
+        "fd",
+        "pending",
         "until",
     )
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sock: Any = None
-        self._pending: Callable[[], int] = _nothing
+        self.fd = -1  # the socket's descriptor, -1 where there is none
+        # How many bytes were received and not yet read.
+        self.pending: Callable[[], int] = _nothing
         self._poll: Poll = new_poll()
         self._awaited = 0
         self._unsent: bytes | bytearray | memoryview = b""
@@ -63,20 +66,11 @@ class Stream:
         """Whether it is connected and secured."""
         return self._sock is not None and self.until == float("inf")
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, -1 when there is none."""
-        return self._sock.fileno() if self._sock is not None else -1
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether the peer has said something that was received and not yet read."""
-        return bool(self._pending())
-
     def is_reusable_now(self) -> bool:
         """Whether the idle peer has neither closed nor said anything unasked."""
         if self._awaited != READ:
-            return not self._pending() and not self.wait(READ, 0.0)
-        return not self._pending() and not self._poll.poll(0)
+            return not self.pending() and not self.wait(READ, 0.0)
+        return not self.pending() and not self._poll.poll(0)
 
     def wait(self, events: int, seconds: float) -> int:
         """Wait for the events and return those that came, 0 when none did in time."""
@@ -84,7 +78,7 @@ class Stream:
             if events == LOOK:
                 time.sleep(min(seconds, LOOK_SECONDS))
                 return LOOK if seconds > LOOK_SECONDS else 0
-            self._poll.register(self._sock.fileno(), events)
+            self._poll.register(self.fd, events)
             self._awaited = events
         ready = self._poll.poll(seconds * 1000)
         return ready[0][1] if ready else 0
@@ -99,7 +93,8 @@ class Stream:
         if self._sock is not None:
             _close(self._sock)
         self._sock = None
-        self._pending = _nothing
+        self.fd = -1
+        self.pending = _nothing
         self._unsent = b""
 
     def _connect(self, address: Address) -> IOSteps[str]:
@@ -107,6 +102,7 @@ class Stream:
         try:
             sock = self._sock = _new_socket(address[0])
             self._poll, self._awaited = new_poll(), 0
+            self.fd = sock.fileno()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect(address[1])
@@ -147,11 +143,11 @@ class Stream:
                 break
             if not (yield wanted):
                 raise TimedOut("no TLS handshake in time")
-        self._pending = self._sock.pending
+        self.pending = self._sock.pending
 
     def _try_send(self) -> bool:
         """Send what can be sent at once and return whether it was all; the rest stays unsent."""
-        if self._pending is not _nothing:
+        if self.pending is not _nothing:
             # Unlike bytes, it does not show what it holds in the frames of ``ssl``.
             self._unsent = memoryview(self._unsent)
         try:
@@ -206,7 +202,7 @@ class Stream:
     def _take(self, receive: Callable[[A], T], wanted: A) -> IOSteps[T]:
         """Return what ``receive(wanted)`` gives of the socket, once there is something."""
         while True:
-            if not self._pending() and not (yield READ):
+            if not self.pending() and not (yield READ):
                 raise TimedOut(LATE)
             try:
                 taken = receive(wanted)

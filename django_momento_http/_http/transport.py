@@ -172,13 +172,13 @@ class Transport:
         return self.pool.wait(request.deadline, fresh=request.fresh)
 
     def multiplexer(
-        self, next_request: Callable[[], Request | None], waiting: Callable[[], int] = lambda: 0
+        self, next_request: Callable[[], Request | None], waiting: Callable[[], int] = lambda: -1
     ) -> Multiplexer:
         """Return what sends many requests at once; its ``results`` come in lists, as they arrive.
 
         ``next_request`` returns None when there is nothing to send now; it is asked again after
         every list, so a caller may put further requests under way. ``waiting`` says how many there
-        are to send, as far as that is known.
+        are to send, -1 where that is not known.
         """
         return Multiplexer(self.pool, next_request, self._common, self._limit, self._clock, waiting)
 

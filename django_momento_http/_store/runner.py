@@ -220,8 +220,7 @@ def _count(operations: Sequence[Asked]) -> int:
 def _outcomes(
     batch: Batch, operations: Sequence[Asked], deadline: float
 ) -> Generator[tuple[int, Outcome], None, None]:
-    for index, operation in enumerate(operations):
-        batch.add(operation, deadline, index)
+    batch.add_all(operations, deadline)
     lists = batch.outcomes()
     try:
         for outcomes in lists:

@@ -496,5 +496,5 @@ def test_a_proxy_s_refusal_is_a_failed_connection_without_credentials(
         assert caught.value.kind == kind
         assert time.monotonic() - began < 0.2 + GRACE
         assert "hunter2" not in f"{caught.value} {caught.value!r} {connection._route!r}"
-        assert connection.fileno() == -1
+        assert connection.fd == -1
     assert server.accepted == 0

@@ -363,7 +363,7 @@ def test_a_forked_child_closes_its_copies_and_the_parent_goes_on() -> None:
         child = os.fork()
         if child == 0:
             transport.close()
-            os._exit(sum(one is None or one.fileno() != -1 for one in inherited))
+            os._exit(sum(one is None or one.fd != -1 for one in inherited))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         in_use.reusable = True
         give_back(transport.pool, in_use)
