@@ -6,6 +6,7 @@ that it can read, too; the highest counts. It knows nothing of other keys.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .._client.operation import Operation, Together
 from .._client.responses import Outcome
@@ -30,15 +31,13 @@ class Marker:
         self._namespace = namespace
         self._generation = namespace.generation
         self._age = values.age
+        # Whether it must be read beside the next operation: ask once.
+        self.is_due: Callable[[], bool] = partial(values.age.is_due, max_age)
         self._max_age = max_age
         self._values = values
         self._error_policy = error_policy
         self._clock = clock
         self._wall_clock = wall_clock
-
-    def is_due(self) -> bool:
-        """Whether it must be read beside the next operation: ask once."""
-        return self._age.is_due(self._max_age)
 
     def looks(self, *, is_beside: bool = True, is_needed: bool = False) -> list[Operation]:
         """Return what reads it.

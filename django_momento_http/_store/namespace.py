@@ -76,7 +76,7 @@ class Namespace:
     def stamp(self) -> int:
         """Return the milliseconds since 1970, never the same twice: what is later is greater."""
         with self._lock:
-            now = self.now_ms()
+            now = int(self._wall_clock() * 1000)
             if now <= self._stamped < now + _SET_BACK:
                 now = self._stamped + 1
             self._stamped = now
