@@ -236,11 +236,12 @@ async def _make_alone(call: Call, look: Look, caller: Caller) -> Any:
     generation = making.generation
     with making.flights.begin(making.alias, call.key) as lead:
         lead.flight.let_go()
-        draft = Draft(await caller.dumps(call.default, lead.flight), generation, 0.0)
+        payload = await caller.dumps(call.default, lead.flight)
+        draft = lead.flight.draft = Draft(payload, generation, 0.0)
         made = await caller.run(
             lambda: making.store(call.key, lead.flight, draft, call.timeout, look)
         )
-        making.flights.end(lead, None)
+        making.flights.end(lead, made)
     if made.error is not None:
         raise made.error
     return call.default if made.theirs is MISSING else made.theirs

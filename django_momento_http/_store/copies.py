@@ -319,12 +319,12 @@ class Copies:
             self.size = 0
 
     def drop(self, key: str, before: Instant = _LATER) -> None:
-        """Keep no copy of this key that is from before then."""
+        """Keep no copy of this key that is not from after then."""
         began = before.clock
         with self._lock:
             entries = self._entries
             # From here on nothing is called.
-            if key in entries and entries[key].began < began:
+            if key in entries and entries[key].began <= began:
                 self.size -= entries[key].size
                 del entries[key]
 

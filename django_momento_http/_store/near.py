@@ -100,12 +100,11 @@ class Near:
             errors.append(found)
             return copies.get_stale(key) if self.bridges(found) else MISSING
         # Whatever was found, what was copied before may not come back in an outage.
+        if not isinstance(found, Stored):
+            copies.drop(key)
+            errors += [found] if found is not None else []
+            return MISSING
         copies.drop(key, since)
-        if found is None:
-            return MISSING
-        if isinstance(found, MomentoError):
-            errors.append(found)
-            return MISSING
         keep = partial(
             copies.keep,
             key,

@@ -652,9 +652,10 @@ def test_a_write_that_had_begun_before_wins(make: Make, write: str) -> None:
     assert one.get(KEY) in ("newer", None)
 
 
+@pytest.mark.parametrize("default", [lambda: "default", "default"], ids=["made", "given"])
 @pytest.mark.parametrize("write", ["set", "set_many"])
 def test_a_write_whose_answer_comes_late_wins(
-    make: Make, server: RunningServer, write: str
+    make: Make, server: RunningServer, write: str, default: Any
 ) -> None:
     """Also where the value was made and stored between the set and its answer."""
     one, two = make(), make(MAX_TTL=5000)
@@ -663,7 +664,7 @@ def test_a_write_whose_answer_comes_late_wins(
         setter = pool.submit(WRITES[write], one)
         until(lambda: "PUT" in methods(server))
         server.discard(CACHE, WIRE)  # as if the other had looked a moment earlier
-        assert two.get_or_set(KEY, lambda: "default") == "default"
+        assert two.get_or_set(KEY, default) == "default"
         setter.result(LONGEST_WAIT)
     assert one.get(KEY) == "newer"
 

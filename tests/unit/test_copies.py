@@ -376,9 +376,10 @@ def test_a_slow_read_does_not_replace_a_later_one(rig: Rig) -> None:
 
 def test_what_was_found_ends_copies_of_before(rig: Rig) -> None:
     """And none of a later read: a slow one knows nothing of that."""
+    before = rig.copies.moment()
+    rig.clocks.pass_(1)
     rig.read("key", "old")()
-    began = rig.copies.moment()
-    rig.copies.drop("key", began)
+    rig.copies.drop("key", before)
     assert rig.copies.get("key") == "old"
     rig.clocks.pass_(1)
     rig.copies.drop("key", rig.copies.moment())
