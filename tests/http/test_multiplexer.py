@@ -64,6 +64,28 @@ def test_nothing_asked_is_nothing_done() -> None:
         assert server.accepted == 0
 
 
+def test_waiting_costs_no_computing_after_its_caller_has_computed() -> None:
+    """What has come meanwhile is taken at once, and then it waits again."""
+
+    def script(peer: Peer) -> None:
+        target = peer.request().target
+        peer.pause(0.4 if target == "/slow" else 0.0)
+        peer.send(response(200, target.encode()))
+        peer.stall()
+
+    with scripted(script) as server, transport_to(server.endpoint) as transport:
+        requests = iter([a_request("/slow"), a_request("/fast")])
+        multiplexer = transport.multiplexer(lambda: next(requests, None))
+        lists = multiplexer.results()
+        [(first, _)] = next(lists)
+        multiplexer.postpone(0.1)
+        began = time.thread_time()
+        [(second, _)] = next(lists)
+        assert time.thread_time() - began < 0.03
+        assert (first.target, second.target) == ("/fast", "/slow")
+        assert list(lists) == []
+
+
 def test_a_slow_one_does_not_hold_back_the_others() -> None:
     """Answers are handed on as they come: the slow one comes last."""
 

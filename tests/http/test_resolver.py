@@ -12,6 +12,7 @@ import pytest
 from django_momento_http._http.resolver import Resolver
 from django_momento_http.exceptions import ConnectFailed
 from tests.support.clocks import Clock
+from tests.support.interrupting import TimeIsUp, at_every_place
 from tests.support.scripted import a_request, all_of, echo, scripted, short, transport_to
 
 ROWS = [
@@ -49,6 +50,21 @@ def known(resolver: Resolver) -> Sequence[Any]:
 def test_addresses_come_in_the_resolver_s_order() -> None:
     """What the system prefers is tried first."""
     assert known(Resolver("host", 80, Clock(100.0), Lookup(ROWS))) == FOUND
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TimeIsUp])
+def test_what_a_signal_handler_raises_comes_out_of_a_lookup(kind: type[BaseException]) -> None:
+    """It is no sign that no thread can be started; the next lookup is as ever."""
+    resolver = Resolver("host", 80, Clock(), Lookup(ROWS))
+
+    def look_up() -> None:
+        nonlocal resolver
+        resolver = Resolver("host", 80, Clock(), Lookup(ROWS))
+        resolver.addresses()
+
+    for error in at_every_place(look_up, kind):
+        del error
+        assert known(resolver) == FOUND
 
 
 def test_a_burst_looks_up_once_and_a_later_connection_again() -> None:
