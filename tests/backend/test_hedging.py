@@ -216,7 +216,7 @@ def test_the_loser_is_counted_and_billed_like_the_winner(
     before, tokens = cache.stats(), client._endpoint.retries.tenths
     assert tokens == 100
     client._hedging._budget.spend_on_hedge()  # leave it less than full: what is earned shows
-    server.inject(Fault(delay=LONG))
+    server.inject(Fault(delay=5.0))
     assert cache.get("k") == bytes(2500)
     after = cache.stats()
     grown = {name: after[name] - before[name] for name in ("requests", "hedges", "hedges_won")}
