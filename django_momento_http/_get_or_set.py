@@ -142,8 +142,12 @@ class _Stopped(Exception):
     """A default raised StopIteration, which no coroutine lets through."""
 
 
-def in_thread(steps: Coroutine[None, None, T]) -> T:
-    """Return the result of steps that an InThread takes: they never suspend."""
+def in_thread(begin: Callable[[], Coroutine[None, None, T]]) -> T:
+    """Return the result of steps that an InThread takes: they never suspend.
+
+    They are made here, one step before they start: see ``Runner.run``.
+    """
+    steps = begin()
     try:
         steps.send(None)
     except StopIteration as done:

@@ -153,7 +153,8 @@ class MomentoCache(StoreBackend):
         if type(found) is not Look:
             return found
         call = Call(wire_key, default, self._seconds(timeout), ended)
-        return in_thread(make(call, found, InThread(store)))
+        caller = InThread(store)
+        return in_thread(lambda: make(call, found, caller))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None

@@ -24,6 +24,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "set_many": lambda cache: cache.set_many({"k0": 0, "k1": 1}),
     "incr": lambda cache: cache.incr("k0"),
     "get_or_set": lambda cache: cache.get_or_set("k0", 0),
+    "get_or_set that makes": lambda cache: cache.get_or_set("k4", list),
+    "get_or_set that stores nothing": lambda cache: cache.get_or_set("k5", list, 0),
     "touch": lambda cache: cache.touch("k0"),
     "delete": lambda cache: cache.delete("k3"),
     "clear": lambda cache: cache.clear(),
