@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.support.scripted import (
     bundle,
     connect_to,
     drive,
+    echo,
     response,
     scripted,
     server_context,
@@ -498,3 +500,24 @@ def test_a_proxy_s_refusal_is_a_failed_connection_without_credentials(
         assert "hunter2" not in f"{caught.value} {caught.value!r} {connection._route!r}"
         assert connection.fd == -1
     assert server.accepted == 0
+
+
+@pytest.mark.parametrize(("refused", "is_reached"), [(0, True), (2, True), (3, False)])
+def test_three_addresses_are_tried_for_a_connection(refused: int, is_reached: bool) -> None:
+    """A host with many addresses that do not answer is given up for the next one to try."""
+    with ExitStack() as stack:
+        server = stack.enter_context(scripted(echo))
+        ports = []
+        for _ in range(refused):
+            bound = stack.enter_context(socket.socket())
+            bound.bind(("127.0.0.1", 0))
+            ports.append(bound.getsockname()[1])
+        addresses = [(socket.AF_INET, ("127.0.0.1", port)) for port in (*ports, server.port)]
+        connection = connect_to(server, addresses=addresses, connect_timeout=5.0)
+        if is_reached:
+            assert drive(connection, a_request("/x")).body == b"/x"
+        else:
+            with pytest.raises(ConnectFailed):
+                drive(connection, a_request("/x"))
+        connection.close()
+    assert server.accepted == is_reached
