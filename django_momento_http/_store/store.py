@@ -179,7 +179,8 @@ class Store:
 
     async def set(self, key: str, payload: bytes, timeout: float | None) -> None:
         """Store the value, or remove it where the timeout is 0 or less."""
-        self._flights.mark(key)
+        if self._flights.under_way:
+            self._flights.mark(key)
         if await self._writer.put("set", key, payload, timeout, owes=True):
             self._counters.served("sets")
 

@@ -63,7 +63,8 @@ class Writer:
         """Store a new value, or remove it where the timeout is 0 or less; return whether."""
         with Writing(self._barrier, (key,), self._seconds) as write:
             stamp, generation = self._namespace.stamp(), self._namespace.generation
-            ended = self._flights.ended
+            flights = self._flights
+            ended = flights.ended
             keep = None if write is None else self._keeper(write)
             stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
@@ -74,7 +75,9 @@ class Writer:
             if isinstance(outcome, MomentoError):
                 return await self._fail(name, key, ttl, outcome, stamp, owes=owes)
             is_overtaken = self._gateway.is_overtaken(key, stamp)
-            if (owes and self._flights.overtake((key,), ended)) or is_overtaken:
+            if owes and (flights.under_way or flights.ended != ended):
+                is_overtaken |= bool(flights.overtake((key,), ended))
+            if is_overtaken:
                 await self._again(key, stored, ttl, write)
             if keep is not None and ttl:
                 keep(key, payload, stored.expires_at)
