@@ -43,9 +43,11 @@ CHANCY = 3
 # Operators that take each other's place.
 PAIRS: list[set[type[ast.AST]]] = [
     *({ast.Lt, ast.GtE}, {ast.LtE, ast.Gt}, {ast.Eq, ast.NotEq}, {ast.Is, ast.IsNot}),
-    *({ast.Lt, ast.LtE}, {ast.Gt, ast.GtE}, {ast.In, ast.NotIn}, {ast.And, ast.Or}),
-    *({ast.Add, ast.Sub}, {ast.Mult, ast.Div}, {ast.BitAnd, ast.BitOr}),
+    *({ast.In, ast.NotIn}, {ast.And, ast.Or}, {ast.Add, ast.Sub}, {ast.Mult, ast.Div}),
+    {ast.BitAnd, ast.BitOr},
 ]
+# Only where something is counted: two moments of a clock are hardly ever equal.
+BOUNDARIES: list[set[type[ast.AST]]] = [{ast.Lt, ast.LtE}, {ast.Gt, ast.GtE}]
 
 
 class Mutant(NamedTuple):
@@ -68,12 +70,21 @@ class Mutant(NamedTuple):
 
 def swapped(node: ast.AST, field: str, op: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """Yield the node with each other operator."""
-    for pair in PAIRS:
+    counts = any(map(is_count, ast.iter_child_nodes(node)))
+    for pair in PAIRS + BOUNDARIES if counts else PAIRS:
         if type(op) in pair:
             [new] = pair - {type(op)}
             other = copy.copy(node)
             setattr(other, field, [new()] if field == "ops" else new())
             yield node, other
+
+
+def is_count(node: ast.AST) -> bool:
+    """Whether an operand counts something."""
+    match node:
+        case ast.Call(func=ast.Name("len")) | ast.Constant(value=int()):
+            return True
+    return False
 
 
 def other_constant(value: object) -> object:

@@ -332,24 +332,26 @@ MUTABLE = '''"""What it is for."""
 
 from typing import cast
 
-LIMIT = 5
+LIMIT = 5.0
 
 
 def spend(self: "Budget", left: int) -> int:
     """Take one."""
-    if not left or left < LIMIT:
+    if not left or left < LIMIT or len(it) < 2:
         raise ValueError(f"only {left} are left")
     self.left = left - 1
     print("a message, \\N{EURO SIGN}"), self.note("word")
     return cast("int", self.left)
 '''
 MUTANTS = [
-    "5 -> (6)",
-    "not left or left < LIMIT -> (not (not left or left < LIMIT))",
-    "not left or left < LIMIT -> (not left and left < LIMIT)",
+    "5.0 -> (6.0)",
+    "not left or left < LIMIT or len(it) < 2 -> (not (not left or left < LIMIT or len(it) < 2))",
+    "not left or left < LIMIT or len(it) < 2 -> (not left and left < LIMIT and (len(it) < 2))",
     "not left -> (left)",
     "left < LIMIT -> (left >= LIMIT)",
-    "left < LIMIT -> (left <= LIMIT)",
+    "len(it) < 2 -> (len(it) >= 2)",
+    "len(it) < 2 -> (len(it) <= 2)",
+    "2 -> (3)",
     'raise ValueError(f"only {left} are left") -> pass',
     "self.left = left - 1 -> pass",
     "left - 1 -> (left + 1)",
