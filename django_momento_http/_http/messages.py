@@ -20,6 +20,7 @@ Body = bytes | bytearray
 BODY_LIMIT = 5 * 1024 * 1024 + 64 * 1024
 ERROR_BODY_LIMIT = 1024
 HEAD_LIMIT = 64 * 1024
+_BODY_HEADERS = "Content-Type: application/octet-stream\r\nContent-Length: "
 _FRAMING = {b"content-length", b"transfer-encoding"}
 # What a parser tells, besides heads and pieces of a body.
 _BEGIN, _COMPLETE = "a message begins", "it is complete"
@@ -91,7 +92,7 @@ class Request:
 
     def head(self, common: str, extra: str = "") -> bytes:
         """Return the request line and headers as they go on the wire."""
-        length = "" if self.body is None else _body_headers(len(self.body))
+        length = "" if self.body is None else f"{_BODY_HEADERS}{len(self.body)}\r\n"
         return (
             f"{self.method} {self.target} HTTP/1.1\r\n{common}"
             f"Authorization: {self.authorization}\r\n{length}{extra}\r\n"
@@ -241,10 +242,6 @@ class ResponseParser:
         if coding is not None:
             return coding.strip().lower() == b"chunked"
         return b"content-length" in self.headers
-
-
-def _body_headers(length: int) -> str:
-    return f"Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n"
 
 
 def _callbacks(
