@@ -160,9 +160,20 @@ class Gateway:
         """Whether something is owed for a key, so that what is absent here may be there."""
         return bool(self._owed.queues) and self._owed.find(key) is not None
 
-    def is_overtaken(self, key: str, since: int) -> bool:
-        """Whether a write that succeeded must be sent once more, as a payment was under way."""
-        return bool(self._owed.queues) and self._owed.written(key, since)
+    @property
+    def removals(self) -> int:
+        """How many removals of payments have ended: read it before a write is sent."""
+        return self._payments.removals
+
+    def is_overtaken(self, key: str, since: int, removals: int) -> bool:
+        """Whether a write that succeeded must be sent once more.
+
+        A payment may have removed it: one that is under way, or has ended since the write began.
+        """
+        is_overtaken = bool(self._owed.queues) and self._owed.written(key, since)
+        if self._payments.removals != removals:
+            is_overtaken |= self._payments.was_removed(key, removals)
+        return is_overtaken
 
     def _due(self, method: str, keys: Sequence[str]) -> list[Debt]:
         if not self._owed.queues or not self._client.may_send_extra:
@@ -221,11 +232,15 @@ class Gateway:
             return
         asked = self._owed.moment()
         removals = [Operation("DELETE", debt.key, is_beside=True) for debt in older]
-        for index, outcome in await Together(removals):
-            if isinstance(outcome, MomentoError):
-                self._fail(older[index], outcome)
-            else:
-                self._owed.end(older[index].key, asked)
+        try:
+            for index, outcome in await Together(removals):
+                self._payments.removed((older[index],))
+                if isinstance(outcome, MomentoError):
+                    self._fail(older[index], outcome)
+                else:
+                    self._owed.end(older[index].key, asked)
+        finally:
+            self._payments.removed(older)
 
 
 def _may_arrive(error: MomentoError) -> bool:

@@ -17,6 +17,8 @@ _SPARE = 8
 # Seconds without payments after one that failed, doubled by each in a row: what nobody waits for
 # must not open a breaker.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+# Keys of which it is remembered that they were removed.
+_REMEMBERED = 256
 _NEVER = float("-inf")
 
 
@@ -29,6 +31,8 @@ class Payments:
         self._clock = clock
         self._credit = self._credit_of_sets = 0.0
         self._resume_at, self._pause = _NEVER, _FIRST_PAUSE
+        self.removals = 0  # that have ended
+        self._removed: dict[str, int] = {}  # of the latest keys, how many there were then
 
     def due(
         self, payer: Payer, operations: int, besides: Collection[str], *, is_reading: bool
@@ -85,6 +89,20 @@ class Payments:
         """Whether a payment of one of these removes what it found."""
         now = self._clock()
         return any(debt.is_removing and debt.busy_until > now for debt in debts)
+
+    def removed(self, debts: Iterable[Debt]) -> None:
+        """Take in that removals have ended, however they did."""
+        with self._lock:
+            for debt in debts:
+                self.removals += 1
+                self._removed.pop(debt.key, None)
+                self._removed[debt.key] = self.removals
+            while len(self._removed) > _REMEMBERED:
+                self._removed.pop(next(iter(self._removed)), None)
+
+    def was_removed(self, key: str, removals: int) -> bool:
+        """Whether a removal of this key has ended since there had been so many."""
+        return self._removed.get(key, 0) > removals
 
     def succeeded(self) -> None:
         """Take in that a debt was paid."""

@@ -67,7 +67,7 @@ class Writer:
         try:
             stamp, generation = self._namespace.stamp(), self._namespace.generation
             flights = self._flights
-            ended = flights.ended
+            ended, removals = flights.ended, self._gateway.removals
             keep = None if write is None else self._keeper(write)
             stored, ttl = self._values.packed(payload, timeout, stamp, generation.current)
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
@@ -77,7 +77,7 @@ class Writer:
                 outcome = await self._values.written(key, stored, ttl)
             if isinstance(outcome, MomentoError):
                 return await self._fail(name, key, ttl, outcome, stamp, owes=owes)
-            is_overtaken = self._gateway.is_overtaken(key, stamp)
+            is_overtaken = self._gateway.is_overtaken(key, stamp, removals)
             if owes and (flights.under_way or flights.ended != ended):
                 is_overtaken |= bool(flights.overtake((key,), ended))
             if is_overtaken:
@@ -105,12 +105,12 @@ class Writer:
         """
         with self.writing((key,)) as write:
             since = self._namespace.stamp() if ttl == 0 else stored.made_at
-            keep = self._keeper(write)
+            keep, removals = self._keeper(write), self._gateway.removals
             is_current = stored.generation == self._namespace.generation.current
             outcome = await self._gateway.one(self._values.written(key, stored, ttl))
             if isinstance(outcome, MomentoError):
                 return await self._fail(name, key, ttl, outcome, since, owes=owes)
-            if self._gateway.is_overtaken(key, since):
+            if self._gateway.is_overtaken(key, since, removals):
                 await self._again(key, stored, ttl, write)
             if ttl and payload is not None and is_current:
                 keep(key, payload, stored.expires_at, margin(stored))
@@ -135,13 +135,15 @@ class Writer:
         is_removal = timeout is not None and timeout <= 0
         keep, expires_at = self._keeper(write), self._values.expires_at(timeout)
         began, ended = generation.current, self._flights.ended
+        removals = self._gateway.removals
         asked = self._makers(payloads, timeout, stamp)
         method = "DELETE" if is_removal else "PUT"
         outcomes = dict(await self._gateway.all(method, asked, keys))
         if generation.current != began:
             outcomes = dict(await Together(asked))
         done = [n for n in range(len(keys)) if not isinstance(outcomes[n], MomentoError)]
-        again = [index for index in done if self._gateway.is_overtaken(keys[index], stamp)]
+        is_overtaken = self._gateway.is_overtaken
+        again = [index for index in done if is_overtaken(keys[index], stamp, removals)]
         made = self._flights.overtake([keys[index] for index in done], ended)
         again += [index for index in done if keys[index] in made and index not in again]
         if again:
@@ -190,7 +192,7 @@ class Writer:
         if isinstance(outcome, MomentoError):
             self._gateway.owe(key, since, outcome, is_deletion=True)
         else:
-            self._gateway.is_overtaken(key, since)
+            self._gateway.is_overtaken(key, since, self._gateway.removals)
 
     async def _again(self, key: str, stored: Stored, ttl: int, write: Write | None) -> None:
         """Write once more what something else that was under way may have removed or replaced."""

@@ -15,8 +15,8 @@ from django_momento_http._client.operation import Operation, Together
 from django_momento_http._store.copies import MISSING
 from django_momento_http.cache import MomentoCache
 from django_momento_http.exceptions import TimedOut
-from django_momento_http.testing import RunningServer
-from tests.support.near import CACHE, Process
+from django_momento_http.testing import Fault, RunningServer
+from tests.support.near import CACHE, Process, close_breakers
 from tests.support.sizes import sized
 
 ROUNDS = sized(400, 20_000)
@@ -190,6 +190,36 @@ def test_a_late_answer_of_any_read_is_not_kept(server: RunningServer, service: S
             late.step(no_loss)
         service.check(round_)
         assert cache.get(round_.key) == service.cache.get(round_.key)
+
+
+@pytest.mark.parametrize("lost", [(False,), (True, True)], ids=["answered", "not answered"])
+@pytest.mark.parametrize("write", ["set", "set_many"])
+def test_what_a_payment_removed_is_written_once_more(
+    server: RunningServer, service: Service, write: str, lost: tuple[bool, ...]
+) -> None:
+    """Also where the removal came after the write, and ended before it: no removal undoes it."""
+    process = Process(server)
+    cache = process.alias(NEAR_MAX_AGE=FOREVER)
+    round_ = Round(process, [cache], "k")
+    cache.set("k", "old", 3600)
+    server.inject(Fault(status=500, method="PUT", times=None))
+    cache.set("k", "owed", 3600)
+    server.clear_faults()
+    close_breakers(cache)
+    process.pass_(100)
+    payment, plan, losses = round_.plan("get", cache), round_.plan(write, cache), iter(lost)
+    for _ in range(3):
+        payment.step(no_loss)  # asks, is answered, and asks for the removal of what it found
+    plan.step(no_loss)
+    plan.step(no_loss)  # is carried out
+    payment.step(lambda _: next(losses))
+    while not payment.has_ended:
+        payment.step(no_loss)
+    assert f":1:{round_.key}".encode() not in {key for _, key in server.items}
+    while not plan.has_ended:
+        plan.step(no_loss)
+    service.check(round_)
+    assert service.cache.get("k") == 2
 
 
 def no_loss(_: Operation) -> bool:
