@@ -158,7 +158,7 @@ class Envelope:
     def seal(self, wire_key: str, stored: Stored, key_id: bytes = b"") -> bytes:
         """Return the bytes to store under this key, signed, if need be with the key of an id."""
         signer = self._signers[key_id] if key_id else self._signer
-        expiry = 0 if stored.expires_at is None else max(round(stored.expires_at * 1000), 1)
+        expiry = 0 if stored.expires_at is None else max(int(stored.expires_at * 1000), 1)
         header = _HEADER.pack(
             _MAGIC,
             _VERSION,

@@ -471,6 +471,20 @@ def test_counting_keeps_the_lifetime(make: Make, server: RunningServer, method: 
     assert cache.ttl("k", version=version) == pytest.approx(5000, abs=5)
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.0004, 0.0006, 0.0009])
+def test_what_keeps_its_lifetime_never_gains_a_second(
+    make: Make, server: RunningServer, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stored expiry is never after the true one, wherever in a millisecond it falls."""
+    cache = make()
+    now = int(time.time()) + fraction
+    backend = getattr(cache, "_cache", cache)
+    monkeypatch.setattr(backend._shared._values, "_wall_clock", lambda: now)
+    cache.set("k", 10, 5000)
+    cache.incr("k")
+    assert [each.ttl_seconds for each in server.requests if each.method == "PUT"] == [5000, 5000]
+
+
 # Single methods
 
 
