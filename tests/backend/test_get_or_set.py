@@ -576,6 +576,22 @@ def test_a_write_of_the_key_wins_over_what_was_made_before(
     assert crowd.first.get(KEY) == ("newer" if is_there else None)
 
 
+@pytest.mark.parametrize("write", ["set", "delete", "clear"])
+def test_a_write_of_the_default_itself_counts_as_any(make: Make, write: str) -> None:
+    """Its caller is given what it returns, and what it wrote stands."""
+    cache = make(CLEAR_MAX_AGE=10)
+    calls: list[str] = []
+
+    def default() -> str:
+        calls.append(write)
+        WRITES[write](cache)
+        return "made"
+
+    assert cache.get_or_set(KEY, default) == "made"
+    assert cache.get(KEY) == ("newer" if write == "set" else None)
+    assert calls == [write]
+
+
 def test_a_write_of_another_key_changes_nothing(gather: Callable[..., Crowd]) -> None:
     """Flights are marked exactly, not by hash."""
     crowd, default = gather(), Default()
