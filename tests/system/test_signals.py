@@ -41,7 +41,7 @@ def test_a_handler_may_use_the_cache(options: Options) -> None:
     """Whatever call it interrupts, both get what is theirs, and neither waits for the other."""
     # Enough for the main thread's calls and the handler's beside them.
     many = options(MAX_CONNECTIONS=16, CLEAR_MAX_AGE=10)
-    report = report_of("handlers", sized(500, 20_000), 1, **many)
+    report = report_of("handlers", sized(1000, 20_000), 1, **many)
     assert report["wrong"] == []
     assert report["slots"] == report["connections"]
     assert report["more_descriptors"] <= 16
