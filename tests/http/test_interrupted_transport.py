@@ -65,7 +65,7 @@ pytestmark = [
 ]
 INTERRUPTS = sized(100, 20_000)
 # One place in so many is tried.
-STEP = sized(4, 1)
+STEP = sized(8, 1)
 TOKEN = "a-secret-token"
 LOGIN = "user:hunter2"
 LARGE = bytes(300_000)
@@ -485,7 +485,7 @@ def test_who_looks_at_an_interrupted_wait_sees_no_secret(
         played(Scene(script, get, **options), tmp_path) as transport,
         interrupts(KeyboardInterrupt),
     ):
-        request = a_request("/x", bytes(size) or None, seconds=20)
+        request = a_request("/x", b"x" * size or None, seconds=20)
         request.authorization = canary.TOKEN
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt) as caught:
