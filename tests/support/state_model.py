@@ -207,8 +207,9 @@ class Model:
             self.places[place] = self.cells(place, now)
         for process in self.processes.values():
             process.debts.clear()
-        if not self.is_refused:
-            self.certain = self.latest
+        if not self.is_refused and self.certain != self.latest:
+            # Paid just now: who has read the marker a moment before hears of it later.
+            self.certain, self.cleared_at = self.latest, now
         self.is_refused = False
         for place, cells in self.places.items():
             self.places[place] = {
