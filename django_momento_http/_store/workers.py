@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
+from .._interrupts import is_raised_by_signal_handler
 from .._process import PerProcess
 
 _MOST = 32
@@ -111,14 +112,20 @@ class Workers:
         thread = threading.Thread(
             target=self._run, args=(heard,), name="django-momento-http", daemon=True
         )
+        interrupt: BaseException | None = None
         try:
             # Before it runs: afterwards it may have gone, and would be counted for ever.
             self._threads.add(thread)
             thread.start()
-        except BaseException:
+        except BaseException as error:
             self._threads.discard(thread)
             heard.close()  # a thread that was started all the same ends
-            raise
+            interrupt = error.__context__ if type(error) is KeyError else None
+            if interrupt is None or not is_raised_by_signal_handler(interrupt):
+                raise
+        if interrupt is not None:
+            # Python's own tidying up has hidden it: the thread had begun before.
+            raise interrupt
 
     def _run(self, heard: socket.socket) -> None:
         thread = threading.current_thread()

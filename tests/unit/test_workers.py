@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -270,3 +271,31 @@ def test_a_uwsgi_that_has_not_forked_is_recognised(
         with monkeypatch.context() as patch:
             patch.setitem(numbers, name, 1)
             assert not workers.is_before_fork
+
+
+class TimeLimit(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_limit_that_strikes_while_a_thread_starts_comes_out(
+    make: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own tidying up, which fails then, does not hide what a handler raised."""
+
+    def handler(*_: object) -> None:
+        raise TimeLimit
+
+    def start(thread: threading.Thread) -> None:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except Exception:  # noqa: BLE001 - as threading does
+            del {}[thread]  # whose thread has left that list when it began
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        workers = make()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(TimeLimit):
+            workers.ensure()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
