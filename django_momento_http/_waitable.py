@@ -46,7 +46,9 @@ class Waitable:
         bell = threading.Lock()
         bell.acquire()
         try:
-            while not self.is_over:
+            while True:
+                if self.is_over:
+                    return True
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
@@ -55,7 +57,6 @@ class Waitable:
                 self._bells.append(bell.release)
                 if not self.is_over:  # it may have ended before the bell was there
                     bell.acquire(timeout=min(left, _LOOK_AGAIN))
-            return True
         finally:
             self._forget(bell.release)
 

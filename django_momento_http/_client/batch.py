@@ -53,7 +53,9 @@ class Batch:
         """Yield lists of (tag, outcome) as they come, until nothing is under way."""
         self._since = self._clock()
         try:
-            while self._waiting or self._again or self._settled:
+            while True:
+                if not (self._waiting or self._again or self._settled):
+                    return
                 multiplexer = self._client.multiplexer(self._next, self._waiting.__len__)
                 self._postpone = multiplexer.postpone
                 lists = multiplexer.results()

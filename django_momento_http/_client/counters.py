@@ -148,15 +148,18 @@ class Counters:
 
     def _add_up(self) -> None:
         with self._lock:
-            while (moved := _next(self._moved)) is not None:
-                sent, received, key_size = moved
-                size = max(sent, received)
-                self._requests += 1
-                self._bytes_out += sent
-                self._bytes_in += received
-                self._billed += _billed(size, key_size)
-            while (given := _next(self._given)) is not None:
-                self._served[given[0]] += given[1]
+            self._take_notes()
+
+    def _take_notes(self) -> None:
+        while (moved := _next(self._moved)) is not None:
+            sent, received, key_size = moved
+            size = max(sent, received)
+            self._requests += 1
+            self._bytes_out += sent
+            self._bytes_in += received
+            self._billed += _billed(size, key_size)
+        while (given := _next(self._given)) is not None:
+            self._served[given[0]] += given[1]
 
 
 def _next(notes: deque[T]) -> T | None:

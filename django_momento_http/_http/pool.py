@@ -311,12 +311,12 @@ class Pool:
 
     def _take_back(self, waiter: _Waiter) -> None:
         """Make idle what others gave it at the same moment, beyond the first."""
-        try:
-            while waiter.given:
+        while waiter.given:
+            try:
                 self.put_back(waiter.given.pop())
-        except IndexError as error:  # the giver and the waiter both do it
-            if is_raised_by_signal_handler(error):
-                raise
+            except IndexError as error:  # the giver and the waiter both do it
+                if is_raised_by_signal_handler(error):
+                    raise
 
 
 def _removed(line: deque[T], one: T) -> bool:

@@ -102,11 +102,12 @@ class Transport:
         try:
             request.began = clock()
             wanted = next(steps)
-            while hedging is None or wanted != READ or connection.until != NEVER:
+            while True:
+                if hedging is not None and wanted == READ and connection.until == NEVER:
+                    return self._listen(request, hedging, connection, steps, extra)
                 left = min(deadline, connection.until) - clock()
                 # When time is up, a last look: this process may have slept, not the service.
                 wanted = steps.send(connection.wait(wanted, left if left > 0 else 0.0))
-            return self._listen(request, hedging, connection, steps, extra)
         except StopIteration as done:
             response: Response = done.value
             return response

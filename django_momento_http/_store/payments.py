@@ -97,8 +97,8 @@ class Payments:
                 self.removals += 1
                 self._removed.pop(debt.key, None)
                 self._removed[debt.key] = self.removals
-            while len(self._removed) > _REMEMBERED:
-                self._removed.pop(next(iter(self._removed)), None)
+                if len(self._removed) > _REMEMBERED:
+                    self._removed.pop(next(iter(self._removed)), None)
 
     def was_removed(self, key: str, removals: int) -> bool:
         """Whether a removal of this key has ended since there had been so many."""

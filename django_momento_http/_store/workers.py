@@ -130,7 +130,9 @@ class Workers:
     def _run(self, heard: socket.socket) -> None:
         thread = threading.current_thread()
         try:
-            while not self._may_go(thread):
+            while True:
+                if self._may_go(thread):
+                    break
                 number, since = self._next(thread, heard)
                 if not number:
                     break

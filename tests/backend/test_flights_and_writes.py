@@ -14,7 +14,7 @@ import pytest
 from django_momento_http.testing import RunningServer
 from tests.support.crowd import CACHE, KEY, LONGEST_WAIT, WIRE
 from tests.support.interrupting import at_random
-from tests.support.sizes import FULL, sized
+from tests.support.sizes import sized
 
 Make = Callable[..., Any]
 CALLERS = 6
@@ -85,7 +85,6 @@ def test_what_remains_is_never_older_than_the_last_write(
     assert stats["refreshes"] > 0 if eager else stats["waited"] > 0
 
 
-@pytest.mark.skipif(not FULL, reason="on 3.13 a lock was left taken once; PROOF=full tries it")
 def test_interrupts_at_random_hold_up_nobody(
     make_cache: Make, server: RunningServer, pool: ThreadPoolExecutor
 ) -> None:

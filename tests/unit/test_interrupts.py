@@ -1,11 +1,16 @@
 """What a signal handler raises can be told from what the interrupted code raises."""
 
 import ast
+import dis
 import functools
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise, repeat
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -146,3 +151,78 @@ def test_whoever_catches_what_is_common_asks_whose_it_is(path: Path) -> None:
         and ast.unparse(node.body[-1]) != "raise"
     ]
     assert careless == []
+
+
+# Where the interpreter looks who handles what a signal's handler has raised at a jump back: in
+# 3.13 at the jump itself, before that just ahead of where it leads.
+_IS_AT_THE_JUMP = sys.version_info >= (3, 13)
+# Handlers that the compiler adds to each generator, and to each await; they undo nothing.
+_OF_NO_INTEREST = {"CALL_INTRINSIC_1", "CLEANUP_THROW"}
+
+
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and all that are made in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_in(constant)
+
+
+def unhandled_jumps(code: CodeType) -> Iterator[int | None]:
+    """Yield the lines of loops in a ``try`` or ``with`` that is left alone when they go round."""
+    instructions = list(dis.get_instructions(code))
+    names = {each.offset: each.opname for each in instructions}
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]  # since 3.11
+
+    def handlers(offset: int) -> set[int]:
+        found = {each.target for each in entries if each.start <= offset < each.end}
+        return {target for target in found if names[target] not in _OF_NO_INTEREST}
+
+    for before, jump in pairwise(instructions):
+        if jump.opname == "JUMP_BACKWARD":
+            asked_at = jump.offset if _IS_AT_THE_JUMP else jump.argval - 2
+            if (handlers(before.offset) & handlers(jump.argval)) - handlers(asked_at):
+                yield jump.positions.lineno if jump.positions else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_loop_leaves_what_guards_it_unseen(path: Path) -> None:
+    """CPython 3.13 skips ``finally``, and the end of ``with``, of an interrupted ``while`` with a
+    condition: such loops are ``while True``, or functions of their own.
+    """
+    module = compile(path.read_text(), str(path), "exec")
+    assert [line for code in codes_in(module) for line in unhandled_jumps(code)] == []
+
+
+def conditional(lock: Any, rounds: Iterator[int]) -> None:
+    with lock:
+        while next(rounds):
+            pass
+
+
+def unconditional(lock: Any, rounds: Iterator[int]) -> None:
+    with lock:
+        while True:
+            if not next(rounds):
+                break
+
+
+def struck(loop: Callable[..., None], lock: Any) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 1e-4)
+    loop(lock, repeat(1))  # without an end of its own
+
+
+@pytest.mark.parametrize("loop", [conditional, unconditional])
+def test_the_rule_for_loops_is_what_python_does(loop: Callable[..., None]) -> None:
+    """What is found is what leaves a lock taken when a signal strikes, and nothing else is."""
+    before = signal.signal(signal.SIGALRM, raise_it)
+    left = 0
+    try:
+        for _ in range(50):
+            lock = threading.RLock()
+            with pytest.raises(TimeIsUp):
+                struck(loop, lock)
+            left += lock._is_owned()  # type: ignore[attr-defined]  # as threading itself asks
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert bool(left) is bool(list(unhandled_jumps(loop.__code__)))
