@@ -9,7 +9,7 @@ W002   sessions are kept in the cache alone, and end before SESSION_COOKIE_AGE
 W003   SERIALIZER is "json" where the cache middleware stores responses
 W004   SERIALIZER is "json" where sessions may hold what JSON cannot
 W005   the token says of itself that it has expired
-W006   aliases share LOCATION and KEY_PREFIX, but not SERIALIZER, SIGNING_KEY, MAX_TTL, NEAR_*
+W006   aliases share LOCATION and KEY_PREFIX, but not what makes their values the same
 W007   ON_ERROR is "miss" where request limits or login locks are counted
 W008   the token looks typed into the settings (only with ``check --deploy``)
 W009   an option stands beside OPTIONS, or OPTIONS is misspelt: nobody reads it
@@ -47,6 +47,7 @@ _JSON_SESSIONS = "django.contrib.sessions.serializers.JSONSerializer"
 _UNREADABLE = "they may not be able to read each other's values"
 _FORGOTTEN = "a clear() through the lower is forgotten before values of the higher expire"
 _NEAR = ("NEAR_MAX_AGE", "NEAR_MAX_STALE", "NEAR_MAX_BYTES")
+_NOT_CLEARED = "through one alias values are seen that another has cleared"
 _OLDER = "through one alias a value may be seen that is older than through another"
 # A shorter key is likely to be made of words; secrets.token_urlsafe(32) has 43 characters.
 _SHORT_KEY = 32
@@ -56,12 +57,12 @@ _CACHE_MIDDLEWARE = {
     "django.middleware.cache.CacheMiddleware",
 }
 
-
 # What aliases that share their values must have in common, and what happens where they do not.
 _MUST_AGREE: tuple[tuple[str, Callable[[Alias], object], str], ...] = (
     ("SERIALIZER", lambda alias: alias.options.serializer.code, _UNREADABLE),
     ("SIGNING_KEY", lambda alias: alias.options.signing_key, _UNREADABLE),
     ("MAX_TTL", lambda alias: alias.options.max_ttl, _FORGOTTEN),
+    ("CLEAR_MAX_AGE", lambda alias: alias.options.clear_max_age is None, _NOT_CLEARED),
     *((name, attrgetter(f"options.{name.lower()}"), _OLDER) for name in _NEAR),
 )
 

@@ -657,6 +657,18 @@ def test_add_without_the_marker_replaces_nothing(server: RunningServer, make_cac
     assert make_cache(CLEAR_MAX_AGE=None).get("k") == "old"
 
 
+def test_an_alias_without_a_marker_sees_no_clear(make_cache: Make) -> None:
+    """What an alias with a marker cleared is gone for its like, and not for one without."""
+    cache, like, without = (
+        make_cache(),
+        make_cache(CLEAR_MAX_AGE=60),
+        make_cache(CLEAR_MAX_AGE=None),
+    )
+    cache.set("k", "old")
+    cache.clear()
+    assert [alias.get("k") for alias in (cache, like, without)] == [None, None, "old"]
+
+
 def test_a_marker_of_another_signing_key_is_no_marker(make_cache: Make) -> None:
     """After a change of SIGNING_KEY the cache works: the old key's marker counts for nobody."""
     make_cache(SIGNING_KEY="old").clear()

@@ -258,6 +258,11 @@ WARNED: list[tuple[str, dict[str, Any], str]] = [
         "each other's values; a clear() through the lower is forgotten",
     ),
     (
+        "W006",
+        {"CACHES": {"default": momento(), "b": momento(CLEAR_MAX_AGE=None)}},
+        "but not CLEAR_MAX_AGE: through one alias values are seen that another has cleared",
+    ),
+    (
         "W007",
         {
             "default": momento(),
@@ -361,6 +366,8 @@ QUIET: list[dict[str, Any]] = [
     {"CACHES": {"default": momento(), "b": momento(SERIALIZER="json", LOCATION="b")}},
     {"CACHES": {"default": momento(), "b": momento(SERIALIZER="json", REGION="us-east-1")}},
     {"CACHES": {"default": momento(), "b": momento(ON_ERROR="raise")}},
+    {"CACHES": {"default": momento(), "b": momento(CLEAR_MAX_AGE=60)}},
+    {"CACHES": {"default": momento(CLEAR_MAX_AGE=None), "b": momento(CLEAR_MAX_AGE=None)}},
     {"default": momento(ON_ERROR="raise"), "RATELIMIT_USE_CACHE": "default"},
     {
         "CACHES": {"default": momento(), "local": LOCMEM},
