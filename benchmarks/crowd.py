@@ -207,6 +207,7 @@ def main() -> int:
     given = parser.parse_args()
     settings.configure(SECRET_KEY="crowd")
     load = Load(given.scale, given.lifetimes)
+    neighbours = machine.Neighbours(machine.childrens_seconds())
     rows = list(_rows(load, lambda row: print(row, file=sys.stderr, flush=True)))
     missed = [row for row, made, goal in rows if goal is not None and made > goal]
     if given.check:
@@ -222,7 +223,9 @@ def main() -> int:
         scale="as the goal says" if as_is else f"{load.scale:g} times as fast as the goal says",
     )
     table = _HEAD + "\n".join(row for row, _, _ in rows)
-    ran_on = "".join(f"- {name}: {what}\n" for name, what in machine.description().items())
+    others = neighbours.cores_used(machine.childrens_seconds()) or 0.0
+    ran_on = f"- used by other programs meanwhile: {others:.2f} cores on average\n\n"
+    ran_on += "".join(f"- {name}: {what}\n" for name, what in machine.description().items())
     path = Path(__file__).with_suffix(".md")
     path.write_text(f"{text}{table}\n\n{ran_on}", encoding="utf-8")
     return len(missed)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shutil
 import ssl
 import subprocess
@@ -51,6 +52,12 @@ class Neighbours:
         busy = (_busy_seconds() or 0.0) - self._busy
         own = time.process_time() - self._own + servers_seconds - self._servers
         return max(0.0, busy - own) / (time.monotonic() - self._started)
+
+
+def childrens_seconds() -> float:
+    """Return the CPU time of all processes that were this one's and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _busy_seconds() -> float | None:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from machine import Neighbours, description
-from measure_trouble import TOKEN, TOOK_PART, ShareOfFaults, _childrens_seconds
+from machine import Neighbours, childrens_seconds, description
+from measure_trouble import TOKEN, TOOK_PART, ShareOfFaults
 
 from django_momento_http.cache import MomentoCache
 from django_momento_http.server import Config, Fault, Server, Service
@@ -220,7 +220,7 @@ def main() -> int:
     arguments = parser.parse_args()
     wanted = arguments.only or [""]
     chosen = [n for n, row in enumerate(ROWS) if any(row.name.startswith(word) for word in wanted)]
-    neighbours = Neighbours(_childrens_seconds())
+    neighbours = Neighbours(childrens_seconds())
     text = []
     for line in lines(chosen, arguments.seconds, arguments.seed):
         print(line, flush=True)
@@ -229,7 +229,7 @@ def main() -> int:
         found = description()
         machine = "".join(f"- {name}: {found[name]}\n" for name in TOOK_PART if name in found)
         report = Path(__file__).with_name("hedging.md")
-        used = neighbours.cores_used(_childrens_seconds()) or 0.0
+        used = neighbours.cores_used(childrens_seconds()) or 0.0
         report.write_text(_report("\n".join(text), arguments.seconds, machine, used))
     return 0
 

@@ -13,7 +13,6 @@ import logging
 import math
 import multiprocessing
 import random
-import resource
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from machine import Neighbours, description
+from machine import Neighbours, childrens_seconds, description
 from simulate_breaker import (
     BLACK_HOLE,
     BROKEN,
@@ -360,11 +359,6 @@ def verdict(results: Sequence[Result]) -> str:
     return text
 
 
-def _childrens_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
 def document(results: Sequence[Result], seconds: float, jobs: int, others: float | None) -> str:
     """Return the whole report as Markdown."""
     busy = "unknown" if others is None else f"{others:.2f} cores on average"
@@ -411,11 +405,11 @@ def main() -> int:
         for index, trouble in enumerate(troubles)
         if any(trouble.name.startswith(word) for word in wanted)
     ]
-    neighbours = Neighbours(_childrens_seconds())
+    neighbours = Neighbours(childrens_seconds())
     results = run(chosen, arguments.seconds, arguments.seed, arguments.jobs, troubles)
     print(table(results), verdict(results), sep="\n")
     if len(results) == len(troubles):
-        others = neighbours.cores_used(_childrens_seconds())
+        others = neighbours.cores_used(childrens_seconds())
         report = document(results, arguments.seconds, arguments.jobs, others)
         Path(__file__).with_name("trouble.md").write_text(report)
     return 1 if arguments.check and any(missed(result) for result in results) else 0
